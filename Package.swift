@@ -1,0 +1,103 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let strict: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .treatAllWarnings(as: .error),
+]
+/// The protocol cores also have to mark every unsafe expression.
+let strictMemorySafe: [SwiftSetting] = strict + [.strictMemorySafety()]
+
+let package = Package(
+    name: "kakuremichi",
+    products: [
+        .executable(name: "kakuremichi", targets: ["kakuremichi"]),
+        .library(name: "Noise", targets: ["Noise"]),
+        .library(name: "WGUserspace", targets: ["WGUserspace"]),
+        .library(name: "TCPStack", targets: ["TCPStack"]),
+        .library(name: "NIOWireGuard", targets: ["NIOWireGuard"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
+        .package(url: "https://github.com/apple/swift-nio-extras", from: "1.35.2"),
+        .package(url: "https://github.com/apple/swift-certificates", from: "1.21.1"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+        .package(url: "https://github.com/apple/swift-asn1", from: "1.7.4"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        // Only the tests use it: the oracle that the TOML reader is compared with.
+        .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
+    ],
+    targets: [
+        .systemLibrary(name: "CSodium", pkgConfig: "libsodium", providers: [.apt(["libsodium-dev"])]),
+        .systemLibrary(name: "CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+        .target(name: "CSocketShim"),
+        .target(name: "Inet", swiftSettings: strictMemorySafe),
+        .target(name: "Noise", dependencies: ["CSodium", "CCrypto", "Inet"], swiftSettings: strictMemorySafe),
+        .target(name: "WGUserspace", dependencies: ["Noise", "Inet"], swiftSettings: strictMemorySafe),
+        .target(name: "TCPStack", dependencies: ["Inet"], swiftSettings: strictMemorySafe),
+        .target(
+            name: "NIOWireGuard",
+            dependencies: [
+                "WGUserspace", "TCPStack", "Inet", "Noise", "CSocketShim",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: strict),
+        .target(
+            name: "Proxy",
+            dependencies: [
+                "Inet", "Noise", "WGUserspace", "TCPStack", "NIOWireGuard",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOFoundationEssentialsCompat", package: "swift-nio"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
+                .product(name: "NIOExtras", package: "swift-nio-extras"),
+                .product(name: "X509", package: "swift-certificates"),
+                .product(name: "SwiftASN1", package: "swift-asn1"),
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: strict),
+        .executableTarget(name: "kakuremichi", dependencies: ["Proxy"], swiftSettings: strict),
+
+        .executableTarget(
+            name: "TunnelDial",
+            dependencies: ["NIOWireGuard", .product(name: "NIOCore", package: "swift-nio")],
+            path: "Examples/TunnelDial", swiftSettings: strict),
+        .executableTarget(
+            name: "TunnelListen",
+            dependencies: ["NIOWireGuard", .product(name: "NIOCore", package: "swift-nio")],
+            path: "Examples/TunnelListen", swiftSettings: strict),
+
+        .target(
+            name: "TestSupport", dependencies: ["Inet", "Noise", "WGUserspace", "TCPStack"],
+            path: "Tests/Support", swiftSettings: strict),
+        .testTarget(name: "InetTests", dependencies: ["Inet", "TestSupport"], swiftSettings: strict),
+        .testTarget(name: "NoiseTests", dependencies: ["Noise", "TestSupport"], swiftSettings: strict),
+        .testTarget(name: "WGUserspaceTests", dependencies: ["WGUserspace", "TestSupport"], swiftSettings: strict),
+        .testTarget(name: "TCPStackTests", dependencies: ["TCPStack", "TestSupport"], swiftSettings: strict),
+        .testTarget(
+            name: "NIOWireGuardTests",
+            dependencies: [
+                "NIOWireGuard", "TestSupport",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+            ],
+            swiftSettings: strict),
+        .testTarget(
+            name: "ProxyTests",
+            dependencies: [
+                "Proxy", "TestSupport", "TOMLKit",
+                .product(name: "NIOEmbedded", package: "swift-nio"),
+            ],
+            swiftSettings: strict),
+        .testTarget(
+            name: "SimulationTests", dependencies: ["NIOWireGuard", "TestSupport"], swiftSettings: strict),
+    ]
+)
