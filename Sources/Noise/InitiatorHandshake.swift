@@ -34,7 +34,8 @@ public struct InitiatorHandshake: ~Copyable, Sendable {
         precondition(message.byteCount >= HandshakeMessage.initiationByteCount, "no room for an initiation")
         message.storeLittleEndian(Field.type, at: 0)
         message.storeLittleEndian(senderIndex, at: Field.sender)
-        var symmetric = SymmetricState.wireGuard(responderStatic: remote)
+        var symmetric = SymmetricState.wireGuard()
+        symmetric.mixHash(remote)
         // e
         let ephemeral = PrivateKey.generate(using: random)
         let ephemeralPublic = ephemeral.publicKey

@@ -33,7 +33,8 @@ public struct ResponderHandshake: ~Copyable, Sendable {
         guard initiation.byteCount == HandshakeMessage.initiationByteCount, initiation.littleEndian32(at: 0) == Field.type else {
             throw .malformed
         }
-        var symmetric = SymmetricState.wireGuard(responderStatic: staticPublic)
+        var symmetric = SymmetricState.wireGuard()
+        symmetric.mixHash(staticPublic)
         // e
         let remoteEphemeral = PublicKey(initiation, at: Field.ephemeral)
         symmetric.mixHash(remoteEphemeral)

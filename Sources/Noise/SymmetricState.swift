@@ -20,11 +20,9 @@ package struct SymmetricState: ~Copyable, Sendable {
         secrets.withMutableBytes { $0.copy(unsafe chainingKey.words.span.bytes, at: Layout.chainingKey.lowerBound) }
     }
 
-    /// The state of a WireGuard handshake before its first token: construction, identifier, responder's static key.
-    package static func wireGuard(responderStatic: PublicKey) -> SymmetricState {
-        var state = SymmetricState(chainingKey: wireGuardStart.chainingKey, hash: wireGuardStart.hash)
-        state.mixHash(responderStatic)
-        return state
+    /// The state that every WireGuard handshake starts from; the responder's static key is mixed in next.
+    package static func wireGuard() -> SymmetricState {
+        SymmetricState(chainingKey: wireGuardStart.chainingKey, hash: wireGuardStart.hash)
     }
 
     /// Another value in the same state.

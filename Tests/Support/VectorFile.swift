@@ -1,4 +1,6 @@
 import FoundationEssentials
+import Inet
+import Synchronization
 
 /// A file of `vectors/`, found next to `Tests/` in the checkout.
 public struct VectorFile {
@@ -144,6 +146,28 @@ extension JSONValue: Decodable {
             self = .array(value)
         } else {
             self = .object(try container.decode([String: JSONValue].self))
+        }
+    }
+}
+
+extension RandomSource {
+    /// A source that gives `bytes` in order and zeroes when they are used up: for vectors that name their ephemeral keys.
+    public static func giving(_ bytes: [UInt8]) -> RandomSource {
+        let rest = Shared(bytes)
+        return RandomSource { output in
+            let given = rest.take(output.byteCount)
+            for offset in 0..<output.byteCount { output.store(offset < given.count ? given[offset] : 0, at: offset) }
+        }
+    }
+
+    private final class Shared: Sendable {
+        private let bytes: Mutex<[UInt8]>
+        init(_ bytes: [UInt8]) { self.bytes = Mutex(bytes) }
+        func take(_ count: Int) -> [UInt8] {
+            bytes.withLock { bytes in
+                defer { bytes.removeFirst(min(count, bytes.count)) }
+                return Array(bytes.prefix(count))
+            }
         }
     }
 }

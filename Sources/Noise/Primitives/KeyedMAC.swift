@@ -7,12 +7,12 @@ import Inet
 /// (0.6 µs instead of 1.5 µs), so several threads may use one value.
 ///
 /// Source: RFC 7693 §2.9, WG §5.4.
-@safe final class KeyedMAC: @unchecked Sendable {
+@safe package final class KeyedMAC: @unchecked Sendable {
     // Only read after `init`: every MAC duplicates it.
     private let template: OpaquePointer
 
     /// - Parameter key: 1 to 32 bytes.
-    init(key: RawSpan) {
+    package init(key: RawSpan) {
         precondition((1...32).contains(key.byteCount), "a BLAKE2s key has 1 to 32 bytes")
         unsafe template = EVP_MAC_CTX_new(Self.algorithm).orTrap("a MAC context")
         var size = MAC.byteCount
@@ -29,7 +29,7 @@ import Inet
     deinit { unsafe EVP_MAC_CTX_free(template) }
 
     /// The MAC of `message`.
-    func mac(over message: RawSpan) -> MAC {
+    package func mac(over message: RawSpan) -> MAC {
         let context = unsafe EVP_MAC_CTX_dup(template).orTrap("a MAC context")
         defer { unsafe EVP_MAC_CTX_free(context) }
         var mac = MAC()
