@@ -1,0 +1,262 @@
+import FoundationEssentials
+import Logging
+import NIOConcurrencyHelpers
+import NIOCore
+import NIOSSL
+
+/// What the TLS front needs to know.
+package struct TLSFrontConfiguration: Sendable {
+    /// Domains and wildcards that have a tunnel, enabled or not: only these are accepted as server names.
+    package var domains: [String]
+    /// Configured certificates. If there are any, the internal CA never steps in.
+    package var certificates: [CertificateFiles]
+    /// Holds the internal CA.
+    package var stateDirectory: String
+    /// For the log only: the ACME account's address, empty without ACME.
+    package var email: String
+    package var applicationProtocols: [String]
+    package var leafCacheCapacity: Int
+
+    package init(
+        domains: [String], certificates: [CertificateFiles] = [], stateDirectory: String, email: String = "",
+        applicationProtocols: [String] = ["http/1.1"], leafCacheCapacity: Int = CertificateSelector.defaultLeafCacheCapacity
+    ) {
+        self.domains = domains
+        self.certificates = certificates
+        self.stateDirectory = stateDirectory
+        self.email = email
+        self.applicationProtocols = applicationProtocols
+        self.leafCacheCapacity = leafCacheCapacity
+    }
+}
+
+/// What a client was shown: fixed for the life of its connection.
+package struct PresentedCertificate: Sendable {
+    /// Normalised; nil if the client sent none and the default certificate was shown.
+    package let serverName: String?
+    package let names: [DomainPattern]
+
+    /// Whether a request for this host may be answered on this connection; otherwise it is 421.
+    package func covers(_ host: String) -> Bool {
+        guard let host = DomainPattern.normalizedHost(host) else { return false }
+        return names.contains { $0.covers(host) }
+    }
+}
+
+/// Why a connection ended before its handshake.
+package enum TLSRefusal: String, CaseIterable, Sendable {
+    case unknownName, missingName, malformed, tooLong, plainHTTP, notTLS, certificateUnavailable
+}
+
+/// Chooses the certificate by server name. Thread-safe: event loops ask it for every new connection, reload and routes change it.
+///
+/// A lookup takes a lock for less than a microsecond; making a leaf of the internal CA (once a domain and five days) holds it for
+/// the length of two P-256 operations, which also keeps a crowd of first clients from making the same leaf at once.
+package final class CertificateSelector: Sendable {
+    package enum Choice: Sendable {
+        case show(ServedCertificate, serverName: String?)
+        case refuse(TLSAlert, TLSRefusal)
+    }
+
+    private struct State {
+        var domains = DomainTable<DomainPattern>()
+        var list: [DomainPattern] = []
+        var source: Source
+        var refusals: [TLSRefusal: UInt64] = [:]
+    }
+
+    private enum Source {
+        case files(PEMCertificates)
+        /// No CA before there is a domain to constrain it to.
+        case internalCA(InternalCA?, LeafCache)
+    }
+
+    private let configuration: TLSFrontConfiguration
+    private let logger: Logger
+    private let clock: @Sendable () -> Date
+    private let state: NIOLockedValueBox<State>
+    /// Held around changes, which touch files: lookups do not wait for them.
+    private let changes = NIOLock()
+
+    package init(
+        configuration: TLSFrontConfiguration, logger: Logger, clock: @escaping @Sendable () -> Date = { Date() }
+    ) throws(CertificateFileError) {
+        self.configuration = configuration
+        self.logger = logger
+        self.clock = clock
+        logger.info(
+            "Certificate manager created",
+            metadata: ["cacheDir": "\(configuration.stateDirectory)", "email": "\(configuration.email)"])
+        let source: Source
+        if configuration.certificates.isEmpty {
+            source = .internalCA(nil, LeafCache(capacity: configuration.leafCacheCapacity))
+        } else {
+            source = .files(try Self.loadFiles(configuration, logger: logger, now: clock()))
+        }
+        state = NIOLockedValueBox(State(source: source))
+        try update(domains: configuration.domains)
+    }
+
+    /// The certificate for a connection. Only names of known domains are answered, and only if a certificate covers them.
+    package func choose(serverName: [UInt8]?) -> Choice {
+        guard let serverName else {
+            return state.withLockedValue { state in
+                if case .files(let files) = state.source, let certificate = files.default { return .show(certificate, serverName: nil) }
+                return .refuse(.missingExtension, .missingName)
+            }
+        }
+        guard let host = DomainPattern.normalizedHost(String(decoding: serverName, as: UTF8.self)) else {
+            return .refuse(.unrecognizedName, .unknownName)
+        }
+        let now = clock()
+        do {
+            let certificate = try state.withLockedValue { state in try Self.certificate(for: host, in: &state, configuration, now: now) }
+            guard let certificate else { return .refuse(.unrecognizedName, .unknownName) }
+            return .show(certificate, serverName: host)
+        } catch {
+            logger.error("No certificate", metadata: ["domain": "\(host)", "error": "\(error)"])
+            return .refuse(.internalError, .certificateUnavailable)
+        }
+    }
+
+    /// Whether the certificate that a client with this server name gets covers the host, too. For live connections ask
+    /// ``PresentedCertificate/covers(_:)``, which a later change of certificates does not alter.
+    package func covers(host: String, sni: String?) -> Bool {
+        guard case .show(let certificate, let serverName) = choose(serverName: sni.map { Array($0.utf8) }) else { return false }
+        return PresentedCertificate(serverName: serverName, names: certificate.names).covers(host)
+    }
+
+    /// Takes the list of domains that have tunnels now. Touches files if the internal CA must be replaced: not for event loops.
+    package func update(domains: [String]) throws(CertificateFileError) {
+        var list: [DomainPattern] = []
+        for text in domains {
+            guard let domain = DomainPattern(text) else { throw .invalidDomain(text) }
+            if !list.contains(domain) { list.append(domain) }
+        }
+        try changing { () throws(CertificateFileError) in
+            let before = state.withLockedValue { (list: $0.list, source: $0.source) }
+            if list == before.list { return }
+            logger.info("Updating host policy", metadata: ["domains": .array(list.map { "\($0)" })])
+            let ca = try currentCA(before.source, domains: list)
+            if case .files(let files) = before.source { warnOfUncovered(list, files) }
+            var table = DomainTable<DomainPattern>()
+            for domain in list { table[domain] = domain }
+            state.withLockedValue { state in
+                state.list = list
+                state.domains = table
+                if case .internalCA(_, var leaves) = state.source {
+                    if ca.isNew { leaves.removeAll() } else { leaves.removeAll { name in !list.contains { $0.name == name } } }
+                    state.source = .internalCA(ca.ca, leaves)
+                }
+            }
+        }
+    }
+
+    /// Reads configured certificate files again, and replaces an internal CA that nears its end. On an error everything stays as it
+    /// was. Call it on reload, and every hour or so; not on an event loop.
+    package func refresh() throws(CertificateFileError) {
+        try changing { () throws(CertificateFileError) in
+            let before = state.withLockedValue { (list: $0.list, source: $0.source) }
+            switch before.source {
+            case .files:
+                let files = try Self.loadFiles(configuration, logger: logger, now: clock())
+                warnOfUncovered(before.list, files)
+                state.withLockedValue { $0.source = .files(files) }
+            case .internalCA(_, let leaves):
+                let ca = try currentCA(before.source, domains: before.list)
+                if ca.isNew { state.withLockedValue { $0.source = .internalCA(ca.ca, LeafCache(capacity: leaves.capacity)) } }
+            }
+        }
+    }
+
+    /// The file that clients of the internal CA must trust; nil if certificates are configured.
+    package var internalCAPath: String? {
+        configuration.certificates.isEmpty ? InternalCA.certificatePath(in: configuration.stateDirectory) : nil
+    }
+
+    /// For status and metrics: what is configured, or the internal root.
+    package var expiries: [(source: String, notValidAfter: Date)] {
+        state.withLockedValue { state in
+            switch state.source {
+            case .files(let files): files.all.map { ($0.source, $0.notValidAfter) }
+            case .internalCA(let ca, _): ca.map { [("internal CA", $0.notValidAfter)] } ?? []
+            }
+        }
+    }
+
+    package var refusals: [TLSRefusal: UInt64] { state.withLockedValue { $0.refusals } }
+    package var cachedLeaves: Int {
+        state.withLockedValue { if case .internalCA(_, let leaves) = $0.source { leaves.count } else { 0 } }
+    }
+
+    func count(_ refusal: TLSRefusal) { state.withLockedValue { $0.refusals[refusal, default: 0] &+= 1 } }
+
+    private static func certificate(
+        for host: String, in state: inout State, _ configuration: TLSFrontConfiguration, now: Date
+    ) throws(CertificateFileError) -> ServedCertificate? {
+        guard let domain = state.domains.value(for: host)?.value else { return nil }
+        switch state.source {
+        case .files(let files): return files.byName.value(for: host)?.value
+        case .internalCA(nil, _): return nil
+        case .internalCA(.some(let ca), var leaves):
+            // Parked while it changes, so that the dictionary is not copied.
+            state.source = .internalCA(ca, LeafCache(capacity: 1))
+            defer { state.source = .internalCA(ca, leaves) }
+            if let leaf = leaves.certificate(for: domain.name, now: now) { return leaf }
+            let leaf = try ca.issue(for: domain, now: now)
+            let certificate = try ServedCertificate(leaf, for: domain, applicationProtocols: configuration.applicationProtocols)
+            leaves.insert(certificate, for: domain.name)
+            return certificate
+        }
+    }
+
+    /// The CA in use if it still does, else the one on disk, else a new one.
+    private func currentCA(_ source: Source, domains: [DomainPattern]) throws(CertificateFileError) -> (ca: InternalCA?, isNew: Bool) {
+        guard case .internalCA(let current, _) = source, !domains.isEmpty else {
+            if case .internalCA(let current, _) = source { return (current, false) }
+            return (nil, false)
+        }
+        let now = clock()
+        if let current, current.reasonForReplacement(domains: domains, now: now) == nil { return (current, false) }
+        let path = InternalCA.certificatePath(in: configuration.stateDirectory)
+        let (ca, origin) = try InternalCA.open(in: configuration.stateDirectory, for: domains, now: now)
+        let metadata: Logger.Metadata = [
+            "file": "\(path)", "domains": .array(ca.permittedSubtrees.map { "\($0)" }),
+            "expires": "\(ca.notValidAfter.formatted(.iso8601))",
+        ]
+        switch origin {
+        case .loaded: logger.info("Internal CA loaded", metadata: metadata)
+        case .created: logger.notice("Internal CA created; clients must trust this file", metadata: metadata)
+        case .replaced(let reason):
+            let all = metadata.merging(["reason": "\(reason)"]) { $1 }
+            logger.warning("Internal CA replaced; clients must trust the new file", metadata: all)
+        }
+        return (ca, true)
+    }
+
+    private func warnOfUncovered(_ domains: [DomainPattern], _ files: PEMCertificates) {
+        for domain in domains where files.byName[domain] == nil && files.byName.value(for: domain.name) == nil {
+            logger.warning(
+                "No configured certificate covers this domain: its clients get TLS alert 112. Add a certificate for it",
+                metadata: ["domain": "\(domain)"])
+        }
+    }
+
+    private static func loadFiles(
+        _ configuration: TLSFrontConfiguration, logger: Logger, now: Date
+    ) throws(CertificateFileError) -> PEMCertificates {
+        let files = try PEMCertificates.load(
+            configuration.certificates, applicationProtocols: configuration.applicationProtocols, now: now)
+        for warning in files.warnings { logger.warning("\(warning)") }
+        return files
+    }
+
+    /// `NIOLock.withLock` does not hand typed errors through.
+    private func changing(_ body: () throws(CertificateFileError) -> Void) throws(CertificateFileError) {
+        changes.lock()
+        defer { changes.unlock() }
+        try body()
+    }
+
+    package static let defaultLeafCacheCapacity = 1_024
+}

@@ -1,0 +1,135 @@
+import NIOCore
+import NIOSSL
+
+/// First in the pipeline of a TLS connection: looks at the ClientHello, has the certificate chosen, puts the TLS handler behind
+/// itself, and leaves. A name that is not served ends with a fatal alert, which the TLS library alone cannot send.
+///
+///     waiting ──complete, known──► handedOver (TLS handler added, `onAccept`, bytes passed on, removed)
+///        │
+///        └──unknown, malformed───► refusing (alert sent, output closed, input discarded) ──► closed
+///
+/// Deliberately no time limit for the hello: the listener has one for the whole handshake.
+package final class ClientHelloHandler: ChannelDuplexHandler, RemovableChannelHandler {
+    package typealias InboundIn = ByteBuffer
+    package typealias InboundOut = ByteBuffer
+    package typealias OutboundIn = ByteBuffer
+    package typealias OutboundOut = ByteBuffer
+
+    private enum State {
+        case waiting(ClientHelloParser, ByteBuffer)
+        case refusing(discarded: Int, deadline: Scheduled<Void>)
+        case handedOver
+    }
+
+    private let selector: CertificateSelector
+    private let onAccept: (PresentedCertificate) throws -> Void
+    private var state = State.waiting(ClientHelloParser(), ByteBuffer())
+
+    /// - Parameter onAccept: called on the event loop as soon as the certificate is chosen, with the TLS handler already in the
+    ///   pipeline: handlers added now, at the end, see decrypted bytes. An error closes the connection.
+    init(selector: CertificateSelector, onAccept: @escaping (PresentedCertificate) throws -> Void) {
+        self.selector = selector
+        self.onAccept = onAccept
+    }
+
+    package func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        var bytes = unwrapInboundIn(data)
+        switch state {
+        case .waiting(var parser, var held):
+            state = .handedOver
+            let progress = parser.receive(bytes.readableBytesView)
+            held.writeBuffer(&bytes)
+            switch progress {
+            case .incomplete: state = .waiting(parser, held)
+            case .complete(let serverName): receiveHello(serverName, held: held, context: context)
+            case .invalid(let fault): receiveFault(fault, context: context)
+            }
+        case .refusing(let discarded, let deadline):
+            let total = discarded + bytes.readableBytes
+            state = .refusing(discarded: total, deadline: deadline)
+            if total > Self.maximumDiscarded { context.close(promise: nil) }
+        case .handedOver:
+            context.fireChannelRead(data)
+        }
+    }
+
+    package func channelReadComplete(context: ChannelHandlerContext) {
+        switch state {
+        case .waiting, .refusing: context.read()
+        case .handedOver: context.fireChannelReadComplete()
+        }
+    }
+
+    package func channelInactive(context: ChannelHandlerContext) {
+        if case .refusing(_, let deadline) = state { deadline.cancel() }
+        state = .handedOver
+        context.fireChannelInactive()
+    }
+
+    /// Nothing may leave in clear: there is no TLS handler yet.
+    package func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
+        switch state {
+        case .handedOver: context.write(data, promise: promise)
+        case .waiting, .refusing: promise?.fail(ChannelError.inappropriateOperationForState)
+        }
+    }
+
+    private func receiveHello(_ serverName: [UInt8]?, held: ByteBuffer, context: ChannelHandlerContext) {
+        let certificate: ServedCertificate
+        let presented: PresentedCertificate
+        switch selector.choose(serverName: serverName) {
+        case .refuse(let alert, let reason): return refuse(alert.record, reason, context: context)
+        case .show(let chosen, let name):
+            certificate = chosen
+            presented = PresentedCertificate(serverName: name, names: chosen.names)
+        }
+        do {
+            try context.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: certificate.context), position: .after(self))
+            try onAccept(presented)
+        } catch {
+            context.fireErrorCaught(error)
+            context.close(promise: nil)
+            return
+        }
+        context.fireUserInboundEventTriggered(presented)
+        context.fireChannelRead(wrapInboundOut(held))
+        context.pipeline.syncOperations.removeHandler(context: context, promise: nil)
+    }
+
+    private func receiveFault(_ fault: ClientHelloParser.Fault, context: ChannelHandlerContext) {
+        switch fault {
+        case .malformed(let alert): refuse(alert.record, .malformed, context: context)
+        case .tooLong: refuse(TLSAlert.decodeError.record, .tooLong, context: context)
+        case .notTLS(let byte) where (UInt8(ascii: "A")...UInt8(ascii: "Z")).contains(byte):
+            refuse(Array(Self.plainHTTPAnswer.utf8), .plainHTTP, context: context)
+        case .notTLS: refuse(TLSAlert.unexpectedMessage.record, .notTLS, context: context)
+        }
+    }
+
+    /// Closing with unread input would send a RST, which can overtake the alert: so the output is closed first, and input is
+    /// discarded for a moment.
+    private func refuse(_ answer: [UInt8], _ reason: TLSRefusal, context: ChannelHandlerContext) {
+        selector.count(reason)
+        // The task runs on this handler's own loop, where the context lives.
+        let deadline = context.eventLoop.assumeIsolated().scheduleTask(in: Self.lingerTime) { context.close(promise: nil) }
+        state = .refusing(discarded: 0, deadline: deadline)
+        context.writeAndFlush(wrapOutboundOut(ByteBuffer(bytes: answer)), promise: nil)
+        let closed = context.eventLoop.makePromise(of: Void.self)
+        closed.futureResult.assumeIsolated().whenFailure { _ in context.close(promise: nil) }
+        context.close(mode: .output, promise: closed)
+        context.read()
+    }
+
+    private static let lingerTime = TimeAmount.seconds(1)
+    private static let maximumDiscarded = 65_536
+    private static let plainHTTPAnswer =
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 49\r\nConnection: close\r\n\r\n"
+        + "This port speaks HTTPS: use https:// in the URL.\n"
+}
+
+extension CertificateSelector {
+    /// What goes first into the pipeline of an accepted TLS connection.
+    package func makeHandler(onAccept: @escaping (PresentedCertificate) throws -> Void = { _ in }) -> ClientHelloHandler {
+        ClientHelloHandler(selector: self, onAccept: onAccept)
+    }
+}
