@@ -50,6 +50,9 @@ package struct KeyDerivation: ~Copyable, Sendable {
         work.wipe()
     }
 
+    /// For tests: all that an operation works with.
+    package func withWork<Result>(_ body: (RawSpan) -> Result) -> Result { work.withBytes(body) }
+
     private mutating func hmac(
         key: RawSpan, data: RawSpan, block: inout MutableRawSpan, into output: inout MutableRawSpan, at offset: Int
     ) {

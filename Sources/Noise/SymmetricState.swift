@@ -110,6 +110,11 @@ package struct SymmetricState: ~Copyable, Sendable {
         secrets.withBytes { body($0.extracting(Layout.cipherKey)) }
     }
 
+    /// For tests: what no operation may leave a secret in.
+    package func withSpare<Result>(_ body: (RawSpan) -> Result) -> Result {
+        secrets.withBytes { body($0.extracting(Layout.third)) }
+    }
+
     private enum Layout {
         static let chainingKey = 0..<32
         static let cipherKey = 32..<64
