@@ -16,10 +16,13 @@ import Inet
         precondition((1...32).contains(key.byteCount), "a BLAKE2s key has 1 to 32 bytes")
         unsafe template = EVP_MAC_CTX_new(Self.algorithm).orTrap("a MAC context")
         var size = MAC.byteCount
+        // The parameters point to their name and value, which the closures keep alive.
         let started = unsafe key.withUnsafeBytes { key in
             unsafe withUnsafeMutablePointer(to: &size) { size in
-                let parameters = unsafe [OSSL_PARAM_construct_size_t(OSSL_MAC_PARAM_SIZE, size), OSSL_PARAM_construct_end()]
-                return unsafe EVP_MAC_init(template, key.baseAddress?.assumingMemoryBound(to: UInt8.self), key.count, parameters)
+                unsafe OSSL_MAC_PARAM_SIZE.withCString { name in
+                    let parameters = unsafe [OSSL_PARAM_construct_size_t(name, size), OSSL_PARAM_construct_end()]
+                    return unsafe EVP_MAC_init(template, key.baseAddress?.assumingMemoryBound(to: UInt8.self), key.count, parameters)
+                }
             }
         }
         precondition(started == 1, "libcrypto does not start a BLAKE2s MAC")
