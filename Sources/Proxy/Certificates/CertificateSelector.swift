@@ -1,8 +1,8 @@
 import FoundationEssentials
 import Logging
-import NIOConcurrencyHelpers
 import NIOCore
 import NIOSSL
+import Synchronization
 
 /// What the TLS front needs to know.
 package struct TLSFrontConfiguration: Sendable {
@@ -58,14 +58,14 @@ package final class CertificateSelector: Sendable {
         case refuse(TLSAlert, TLSRefusal)
     }
 
-    private struct State {
+    private struct State: Sendable {
         var domains = DomainTable<DomainPattern>()
         var list: [DomainPattern] = []
         var source: Source
         var refusals: [TLSRefusal: UInt64] = [:]
     }
 
-    private enum Source {
+    private enum Source: Sendable {
         case files(PEMCertificates)
         /// No CA before there is a domain to constrain it to.
         case internalCA(InternalCA?, LeafCache)
@@ -74,9 +74,9 @@ package final class CertificateSelector: Sendable {
     private let configuration: TLSFrontConfiguration
     private let logger: Logger
     private let clock: @Sendable () -> Date
-    private let state: NIOLockedValueBox<State>
+    private let state: Mutex<State>
     /// Held around changes, which touch files: lookups do not wait for them.
-    private let changes = NIOLock()
+    private let changes = Mutex(())
 
     package init(
         configuration: TLSFrontConfiguration, logger: Logger, clock: @escaping @Sendable () -> Date = { Date() }
@@ -93,14 +93,14 @@ package final class CertificateSelector: Sendable {
         } else {
             source = .files(try Self.loadFiles(configuration, logger: logger, now: clock()))
         }
-        state = NIOLockedValueBox(State(source: source))
+        state = Mutex(State(source: source))
         try update(domains: configuration.domains)
     }
 
     /// The certificate for a connection. Only names of known domains are answered, and only if a certificate covers them.
     package func choose(serverName: [UInt8]?) -> Choice {
         guard let serverName else {
-            return state.withLockedValue { state in
+            return state.withLock { state in
                 if case .files(let files) = state.source, let certificate = files.default { return .show(certificate, serverName: nil) }
                 return .refuse(.missingExtension, .missingName)
             }
@@ -110,7 +110,7 @@ package final class CertificateSelector: Sendable {
         }
         let now = clock()
         do {
-            let certificate = try state.withLockedValue { state in try Self.certificate(for: host, in: &state, configuration, now: now) }
+            let certificate = try state.withLock { state in try Self.certificate(for: host, in: &state, configuration, now: now) }
             guard let certificate else { return .refuse(.unrecognizedName, .unknownName) }
             return .show(certificate, serverName: host)
         } catch {
@@ -133,15 +133,15 @@ package final class CertificateSelector: Sendable {
             guard let domain = DomainPattern(text) else { throw .invalidDomain(text) }
             if !list.contains(domain) { list.append(domain) }
         }
-        try changing { () throws(CertificateFileError) in
-            let before = state.withLockedValue { (list: $0.list, source: $0.source) }
+        try changes.withLock { _ throws(CertificateFileError) in
+            let before = state.withLock { (list: $0.list, source: $0.source) }
             if list == before.list { return }
             logger.info("Updating host policy", metadata: ["domains": .array(list.map { "\($0)" })])
             let ca = try currentCA(before.source, domains: list)
             if case .files(let files) = before.source { warnOfUncovered(list, files) }
             var table = DomainTable<DomainPattern>()
             for domain in list { table[domain] = domain }
-            state.withLockedValue { state in
+            state.withLock { state in
                 state.list = list
                 state.domains = table
                 if case .internalCA(_, var leaves) = state.source {
@@ -155,16 +155,16 @@ package final class CertificateSelector: Sendable {
     /// Reads configured certificate files again, and replaces an internal CA that nears its end. On an error everything stays as it
     /// was. Call it on reload, and every hour or so; not on an event loop.
     package func refresh() throws(CertificateFileError) {
-        try changing { () throws(CertificateFileError) in
-            let before = state.withLockedValue { (list: $0.list, source: $0.source) }
+        try changes.withLock { _ throws(CertificateFileError) in
+            let before = state.withLock { (list: $0.list, source: $0.source) }
             switch before.source {
             case .files:
                 let files = try Self.loadFiles(configuration, logger: logger, now: clock())
                 warnOfUncovered(before.list, files)
-                state.withLockedValue { $0.source = .files(files) }
+                state.withLock { $0.source = .files(files) }
             case .internalCA(_, let leaves):
                 let ca = try currentCA(before.source, domains: before.list)
-                if ca.isNew { state.withLockedValue { $0.source = .internalCA(ca.ca, LeafCache(capacity: leaves.capacity)) } }
+                if ca.isNew { state.withLock { $0.source = .internalCA(ca.ca, LeafCache(capacity: leaves.capacity)) } }
             }
         }
     }
@@ -176,7 +176,7 @@ package final class CertificateSelector: Sendable {
 
     /// For status and metrics: what is configured, or the internal root.
     package var expiries: [(source: String, notValidAfter: Date)] {
-        state.withLockedValue { state in
+        state.withLock { state in
             switch state.source {
             case .files(let files): files.all.map { ($0.source, $0.notValidAfter) }
             case .internalCA(let ca, _): ca.map { [("internal CA", $0.notValidAfter)] } ?? []
@@ -184,12 +184,12 @@ package final class CertificateSelector: Sendable {
         }
     }
 
-    package var refusals: [TLSRefusal: UInt64] { state.withLockedValue { $0.refusals } }
+    package var refusals: [TLSRefusal: UInt64] { state.withLock { $0.refusals } }
     package var cachedLeaves: Int {
-        state.withLockedValue { if case .internalCA(_, let leaves) = $0.source { leaves.count } else { 0 } }
+        state.withLock { if case .internalCA(_, let leaves) = $0.source { leaves.count } else { 0 } }
     }
 
-    func count(_ refusal: TLSRefusal) { state.withLockedValue { $0.refusals[refusal, default: 0] &+= 1 } }
+    func count(_ refusal: TLSRefusal) { state.withLock { $0.refusals[refusal, default: 0] &+= 1 } }
 
     private static func certificate(
         for host: String, in state: inout State, _ configuration: TLSFrontConfiguration, now: Date
@@ -249,13 +249,6 @@ package final class CertificateSelector: Sendable {
             configuration.certificates, applicationProtocols: configuration.applicationProtocols, now: now)
         for warning in files.warnings { logger.warning("\(warning)") }
         return files
-    }
-
-    /// `NIOLock.withLock` does not hand typed errors through.
-    private func changing(_ body: () throws(CertificateFileError) -> Void) throws(CertificateFileError) {
-        changes.lock()
-        defer { changes.unlock() }
-        try body()
     }
 
     package static let defaultLeafCacheCapacity = 1_024
