@@ -14,7 +14,7 @@ let day: TimeInterval = 86_400
 struct FixtureError: Error { var text: String }
 
 /// A directory that is gone after the test.
-final class TemporaryDirectory: Sendable {
+final class ScratchDirectory: Sendable {
     let path: String
 
     init() throws {

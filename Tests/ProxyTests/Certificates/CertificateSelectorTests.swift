@@ -24,11 +24,11 @@ struct RecordingLog: LogHandler {
 }
 
 @Suite struct CertificateSelectorTests {
-    private let directory: TemporaryDirectory
+    private let directory: ScratchDirectory
     private let clock = TestClock()
     private let lines = RecordingLog.Lines()
 
-    init() throws { directory = try TemporaryDirectory() }
+    init() throws { directory = try ScratchDirectory() }
 
     private func makeSelector(_ domains: [String], files: [CertificateFiles] = [], capacity: Int = 8) throws -> CertificateSelector {
         let configuration = TLSFrontConfiguration(

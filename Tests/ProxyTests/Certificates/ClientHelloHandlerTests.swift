@@ -46,11 +46,11 @@ private final class Collector: ChannelInboundHandler {
 }
 
 @Suite struct ClientHelloHandlerTests {
-    private let directory: TemporaryDirectory
+    private let directory: ScratchDirectory
     private let selector: CertificateSelector
 
     init() throws {
-        directory = try TemporaryDirectory()
+        directory = try ScratchDirectory()
         selector = try CertificateSelector(
             configuration: TLSFrontConfiguration(domains: ["app.example.com", "*.wild.example"], stateDirectory: directory.path),
             logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })

@@ -90,7 +90,7 @@ import Testing
 
     @Test("the first start makes the CA, the second one loads it")
     func reload() throws {
-        let directory = try TemporaryDirectory()
+        let directory = try ScratchDirectory()
         let state = directory.file("new/state")
         let domains = try patterns("app.example.com", "*.wild.example")
         let first = try InternalCA.open(in: state, for: domains, now: testNow)
@@ -107,7 +107,7 @@ import Testing
 
     @Test("a domain outside the constraints makes a new root and says so")
     func newDomain() throws {
-        let directory = try TemporaryDirectory()
+        let directory = try ScratchDirectory()
         let first = try InternalCA.open(in: directory.path, for: patterns("app.example.com"), now: testNow)
         let second = try InternalCA.open(in: directory.path, for: patterns("app.example.com", "new.example"), now: testNow)
         #expect(second.origin == .replaced(reason: "its name constraints do not permit new.example"))
@@ -119,7 +119,7 @@ import Testing
 
     @Test("a root is replaced before it ends, and says so")
     func renewal() throws {
-        let directory = try TemporaryDirectory()
+        let directory = try ScratchDirectory()
         let domains = try patterns("app.example.com")
         _ = try InternalCA.open(in: directory.path, for: domains, now: testNow)
         #expect(try InternalCA.open(in: directory.path, for: domains, now: testNow + 334 * day).origin == .loaded)
@@ -135,7 +135,7 @@ import Testing
         "an invalid key file is an error and stays as it is",
         arguments: ["", "garbage", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"])
     func corruptKey(text: String) throws {
-        let directory = try TemporaryDirectory()
+        let directory = try ScratchDirectory()
         _ = try InternalCA.open(in: directory.path, for: patterns("app.example.com"), now: testNow)
         try directory.write(text, to: "internal-ca.key")
         let error = #expect(throws: CertificateFileError.self) {
@@ -148,7 +148,7 @@ import Testing
 
     @Test("a key that others may read is refused")
     func exposedKey() throws {
-        let directory = try TemporaryDirectory()
+        let directory = try ScratchDirectory()
         _ = try InternalCA.open(in: directory.path, for: patterns("app.example.com"), now: testNow)
         try directory.write(directory.read("internal-ca.key"), to: "internal-ca.key", mode: 0o644)
         #expect(throws: CertificateFileError.internalKeyExposed(path: directory.file("internal-ca.key"), mode: 0o644)) {
@@ -158,8 +158,8 @@ import Testing
 
     @Test("a key without its certificate, or with another's, makes a new root and says so")
     func mismatch() throws {
-        let directory = try TemporaryDirectory()
-        let other = try TemporaryDirectory()
+        let directory = try ScratchDirectory()
+        let other = try ScratchDirectory()
         let domains = try patterns("app.example.com")
         _ = try InternalCA.open(in: directory.path, for: domains, now: testNow)
         _ = try InternalCA.open(in: other.path, for: domains, now: testNow)
@@ -180,7 +180,7 @@ import Testing
 
     @Test("a root without constraints is not used, whoever made it")
     func unconstrained() throws {
-        let directory = try TemporaryDirectory()
+        let directory = try ScratchDirectory()
         let key = P256.Signing.PrivateKey()
         let name = try DistinguishedName { CommonName("somebody's root") }
         let root = try Certificate(

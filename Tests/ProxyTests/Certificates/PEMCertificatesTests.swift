@@ -17,7 +17,7 @@ func selfSigned(
     return (try certificate.serializeAsPEM().pemString + "\n", key.pemRepresentation + "\n")
 }
 
-extension TemporaryDirectory {
+extension ScratchDirectory {
     /// Writes NAME.pem and NAME.key.
     func writePair(_ name: String, for names: [String], commonName: String = "test", until: Date = testNow + 90 * day) throws {
         let pair = try selfSigned(names, commonName: commonName, until: until)
@@ -31,9 +31,9 @@ extension TemporaryDirectory {
 }
 
 @Suite struct PEMCertificatesTests {
-    private let directory: TemporaryDirectory
+    private let directory: ScratchDirectory
 
-    init() throws { directory = try TemporaryDirectory() }
+    init() throws { directory = try ScratchDirectory() }
 
     private func load(_ files: CertificateFiles..., now: Date = testNow) throws(CertificateFileError) -> PEMCertificates {
         try PEMCertificates.load(files, applicationProtocols: ["http/1.1"], now: now)
