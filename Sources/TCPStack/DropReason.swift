@@ -1,0 +1,61 @@
+/// Why a packet was not taken. Each is counted.
+public enum DropReason: Int, CaseIterable, Sendable, Hashable {
+    /// The IP header does not parse.
+    case malformedPacket
+    /// A source that is loopback, multicast, unspecified or one of our own addresses.
+    case spoofedSource
+    /// Not addressed to us. Never forwarded.
+    case notOurs
+    /// Fragments are not reassembled.
+    case fragment
+    case unknownProtocol
+    /// The TCP, UDP or ICMP header does not parse.
+    case malformedSegment
+    case badChecksum
+    /// A segment without a connection, answered by a reset unless it was one.
+    case noConnection
+    /// A segment outside the receive window.
+    case outsideWindow
+    /// An old duplicate by its timestamp.
+    case oldTimestamp
+    /// A segment without the timestamp that was negotiated.
+    case missingTimestamp
+    /// An ACK of what was never sent, or of long ago.
+    case badAcknowledgment
+    /// A reset or SYN that was answered by a challenge ACK.
+    case challenged
+    /// A reset that did not match.
+    case badReset
+    /// A segment that its state has no use for.
+    case unexpectedSegment
+    /// More holes than `Reassembler.maximumRanges`.
+    case tooManyHoles
+    /// `maximumHalfOpenPerListener` or the backlog is reached.
+    case synQueueFull
+    /// `maximumConnections` is reached.
+    case tooManyConnections
+    /// The queue of replies is full.
+    case replyQueueFull
+    /// A reply was held back by its rate limit.
+    case rateLimited
+    /// An ICMP error that quotes nothing of ours that is in flight.
+    case unmatchedError
+    /// An ICMP message that we do not answer.
+    case unhandledICMP
+    /// A segment for a connection in TIME-WAIT that is answered by its last ACK at most.
+    case timeWait
+}
+
+/// A count for each `DropReason`.
+public struct DropCounters: Sendable, Equatable {
+    private var counts = [UInt64](repeating: 0, count: DropReason.allCases.count)
+
+    public init() {}
+
+    public subscript(reason: DropReason) -> UInt64 { counts[reason.rawValue] }
+
+    /// All drops.
+    public var total: UInt64 { counts.reduce(0, &+) }
+
+    mutating func count(_ reason: DropReason) { counts[reason.rawValue] &+= 1 }
+}

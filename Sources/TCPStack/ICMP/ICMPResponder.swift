@@ -1,0 +1,61 @@
+import Inet
+
+/// Writes what we answer by ICMP: echo replies, unreachable ports and protocols. Never an answer to an error.
+/// Source: RFC 1122 §3.2.2, RFC 4443 §2.4, §4.2.
+enum ICMPResponder {
+    /// Turns the echo request `message` around.
+    /// - Returns: the range of the packet, which starts at 0.
+    static func writeEchoReply(_ message: RawSpan, from local: IPAddress, to remote: IPAddress, into packet: inout MutableRawSpan) -> Range<
+        Int
+    > {
+        let start = SegmentWriter.ipHeaderLength(local.family)
+        packet.copy(message, at: start)
+        packet.storeBigEndian(local.family == .v4 ? UInt16(0) : UInt16(129) << 8, at: start)
+        return finish(length: message.byteCount, from: local, to: remote, into: &packet)
+    }
+
+    enum Unreachable {
+        case port
+        case ipProtocol
+    }
+
+    /// Tells the source of `offending`, a whole IP packet, that nobody takes it.
+    static func writeUnreachable(
+        _ reason: Unreachable, offending: RawSpan, from local: IPAddress, to remote: IPAddress, into packet: inout MutableRawSpan
+    ) -> Range<Int> {
+        let start = SegmentWriter.ipHeaderLength(local.family)
+        let field: UInt32
+        switch (local.family, reason) {
+        case (.v4, .port): field = 0x0303_0000
+        case (.v4, .ipProtocol): field = 0x0302_0000
+        case (.v6, .port): field = 0x0104_0000
+        case (.v6, .ipProtocol): field = 0x0401_0000
+        }
+        packet.storeBigEndian(field, at: start)
+        // ICMPv6 parameter problem points at the Next Header field of the fixed header.
+        packet.storeBigEndian(local.family == .v6 && reason == .ipProtocol ? UInt32(6) : 0, at: start + 4)
+        let limit = local.family == .v4 ? largestErrorIPv4 : largestErrorIPv6
+        let quoted = min(offending.byteCount, limit - start - ICMPMessage.headerLength, packet.byteCount - start - ICMPMessage.headerLength)
+        packet.copy(offending.extracting(0..<quoted), at: start + ICMPMessage.headerLength)
+        return finish(length: ICMPMessage.headerLength + quoted, from: local, to: remote, into: &packet)
+    }
+
+    private static func finish(length: Int, from local: IPAddress, to remote: IPAddress, into packet: inout MutableRawSpan) -> Range<Int> {
+        let start = SegmentWriter.ipHeaderLength(local.family)
+        let upperProtocol = ICMPMessage.ipProtocol(local.family)
+        IPHeader.write(into: &packet, source: local, destination: remote, upperProtocol: upperProtocol, payloadLength: length)
+        packet.storeBigEndian(UInt16(0), at: start + 2)
+        var checksum = InternetChecksum()
+        if local.family == .v6 {
+            checksum.addPseudoHeader(source: local, destination: remote, length: length, protocolNumber: upperProtocol.rawValue)
+        }
+        checksum.add(packet.bytes.extracting(start..<(start + length)))
+        packet.storeBigEndian(checksum.value, at: start + 2)
+        return 0..<(start + length)
+    }
+
+    /// RFC 1812 §4.3.2.3.
+    private static let largestErrorIPv4 = 576
+    /// RFC 4443 §2.4 (c).
+    private static let largestErrorIPv6 = 1280
+}

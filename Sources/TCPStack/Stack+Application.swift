@@ -1,0 +1,119 @@
+import Inet
+
+/// What the application may ask for.
+extension Stack {
+    /// Opens a listening port.
+    /// - Parameters:
+    ///   - address: one address, or `nil` for any of ours.
+    ///   - port: 1 to 65,535.
+    ///   - backlog: the most established connections that may wait for `pollEvent`.
+    /// - Throws: `.portInUse`; `.addressNotAvailable` for port 0.
+    public mutating func listen(
+        address: IPAddress?, port: UInt16, backlog: Int, options: ConnectionOptions = ConnectionOptions()
+    ) throws(StackError) -> ListenerID {
+        guard port != 0 else { throw .addressNotAvailable }
+        let others = listenersByPort[port, default: []]
+        for handle in others where listeners[Int(handle.index)].address == address { throw .portInUse }
+        let handle = listeners.insert(Listener(address: address, port: port, backlog: max(1, backlog), options: options))
+        listenersByPort[port] = others + [handle]
+        return ListenerID(index: handle.index, generation: handle.generation)
+    }
+
+    /// Closes a listening port. Connections whose `.accepted` event has not been taken are reset; the others live on.
+    public mutating func closeListener(_ id: ListenerID, now: Instant) {
+        guard let slot = listenerIndex(id) else { return }
+        for index in 0..<connections.slotCount where connections.isOccupied(index) {
+            guard connections[index].listener == id else { continue }
+            connections[index].events = []
+            connections[index].abort(.aborted)
+            settle(index, now: now)
+        }
+        let port = listeners[slot].port
+        let rest = listenersByPort[port, default: []].filter { Int($0.index) != slot }
+        listenersByPort[port] = rest.isEmpty ? nil : rest
+        listeners.remove(slot)
+    }
+
+    /// Starts a connection. `.connected` or `.closed` follows.
+    /// - Throws: `.addressNotAvailable`, `.invalidRemote`, `.portsExhausted`, `.tooManyConnections`.
+    public mutating func connect(
+        from local: IPAddress, to remote: SocketEndpoint, options: ConnectionOptions = ConnectionOptions(), now: Instant
+    ) throws(StackError) -> ConnectionID {
+        guard addresses.contains(local), local.family == remote.address.family else { throw .addressNotAvailable }
+        guard remote.port != 0, remote.address.isUnicastInsideTunnel, !addresses.contains(remote.address) else { throw .invalidRemote }
+        guard connections.count < configuration.maximumConnections else { throw .tooManyConnections }
+        ephemeralPorts.restart()
+        while let port = ephemeralPorts.next() {
+            let end = SocketEndpoint(local, port: port)
+            let hash = flowHash.hash(local: end, remote: remote)
+            guard listenersByPort[port] == nil, flow(local: end, remote: remote, hash: hash) == nil else { continue }
+            let index = addConnection(local: end, remote: remote, listener: nil, options: options, hash: hash, now: now)
+            connections[index].flags.insert(.isKnown)
+            settle(index, now: now)
+            let handle = connections.handle(at: index)
+            return ConnectionID(index: handle.index, generation: handle.generation)
+        }
+        throw .portsExhausted
+    }
+
+    /// Queues bytes to be sent; allowed before `.connected`.
+    /// - Returns: the bytes taken. If fewer than given, `.writable` follows when half of the buffer is free.
+    /// - Throws: `.noSuchConnection`, `.outputClosed`.
+    public mutating func write(_ id: ConnectionID, _ bytes: RawSpan, now: Instant) throws(StackError) -> Int {
+        guard let index = index(of: id) else { throw .noSuchConnection }
+        let accepted = try connections[index].write(bytes, now: now)
+        settle(index, now: now)
+        return accepted
+    }
+
+    /// Takes in-order bytes out; opens the receive window.
+    /// - Returns: the bytes written to the start of `target`; 0 if there are none now.
+    /// - Throws: `.noSuchConnection`.
+    public mutating func read(_ id: ConnectionID, into target: inout MutableRawSpan, now: Instant) throws(StackError) -> Int {
+        guard let index = index(of: id) else { throw .noSuchConnection }
+        let count = connections[index].read(into: &target, now: now)
+        settle(index, now: now)
+        return count
+    }
+
+    /// In-order bytes that wait; 0 for a dead ID.
+    public func readableBytes(_ id: ConnectionID) -> Int {
+        guard let index = index(of: id) else { return 0 }
+        return connections[index].rcv.readable
+    }
+
+    /// Bytes that `write` would take now; 0 for a dead ID or a closed write side.
+    public func writableBytes(_ id: ConnectionID) -> Int {
+        guard let index = index(of: id) else { return 0 }
+        return connections[index].state.hasClosedWrite || connections[index].flags.contains(.finQueued)
+            ? 0 : connections[index].sendBuffer.room
+    }
+
+    /// Sends a FIN behind the queued bytes; reading goes on (half-close).
+    public mutating func closeWrite(_ id: ConnectionID, now: Instant) {
+        guard let index = index(of: id) else { return }
+        connections[index].closeWrite(now: now)
+        settle(index, now: now)
+    }
+
+    /// The application is done with both ways: a FIN behind the queued bytes, or a reset if unread bytes are lost (RFC 1122
+    /// §4.2.2.13). `.closed` follows when the protocol is through; a peer that never closes is reset after `finWait2Timeout`.
+    public mutating func close(_ id: ConnectionID, now: Instant) {
+        guard let index = index(of: id) else { return }
+        connections[index].close(now: now)
+        settle(index, now: now)
+    }
+
+    /// Resets the connection now. `.closed(_, .aborted)` follows.
+    public mutating func abort(_ id: ConnectionID, now: Instant) {
+        guard let index = index(of: id) else { return }
+        connections[index].abort(.aborted)
+        settle(index, now: now)
+    }
+
+    /// Both ends of a connection; `nil` for a dead ID.
+    public func endpoints(of id: ConnectionID) -> (local: SocketEndpoint, remote: SocketEndpoint)? {
+        guard let index = index(of: id) else { return nil }
+        return (connections[index].local, connections[index].remote)
+    }
+}

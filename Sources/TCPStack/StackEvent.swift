@@ -1,0 +1,77 @@
+/// A connection of one stack. Dead for ever once its `.closed` event has been taken.
+public struct ConnectionID: Hashable, Sendable, CustomStringConvertible {
+    /// The slot.
+    public let index: UInt32
+    /// Which life of the slot.
+    public let generation: UInt32
+
+    package init(index: UInt32, generation: UInt32) {
+        self.index = index
+        self.generation = generation
+    }
+
+    public var description: String { "connection \(index).\(generation)" }
+}
+
+/// A listening port of one stack.
+public struct ListenerID: Hashable, Sendable, CustomStringConvertible {
+    public let index: UInt32
+    public let generation: UInt32
+
+    package init(index: UInt32, generation: UInt32) {
+        self.index = index
+        self.generation = generation
+    }
+
+    public var description: String { "listener \(index).\(generation)" }
+}
+
+/// Why a connection ended.
+public enum CloseReason: Sendable, Hashable {
+    /// Both sides closed in order.
+    case finished
+    /// The peer sent a reset.
+    case reset
+    /// The peer answered our SYN with a reset.
+    case refused
+    /// No answer within the connect or user timeout, or to keepalive probes.
+    case timedOut
+    /// We gave it up: `abort`, `close` with unread data, `purge`.
+    case aborted
+    /// An ICMP error answered our SYN.
+    case unreachable
+}
+
+/// What has happened to a connection. At most one of each kind waits for one connection.
+public enum StackEvent: Sendable, Hashable {
+    /// Our `connect` has succeeded.
+    case connected(ConnectionID)
+    /// A peer has connected to a listener.
+    case accepted(ListenerID, ConnectionID)
+    /// More in-order bytes can be read. Given once for a batch.
+    case readable(ConnectionID)
+    /// There is room to write again after a short `write`.
+    case writable(ConnectionID)
+    /// The peer's FIN: nothing follows the bytes that are readable now.
+    case inputClosed(ConnectionID)
+    /// The last event of a connection. Its ID is dead.
+    case closed(ConnectionID, CloseReason)
+}
+
+/// Why a call was refused.
+public enum StackError: Error, Hashable, Sendable {
+    /// The ID is dead or never lived.
+    case noSuchConnection
+    /// The write side has been closed, or the connection has ended.
+    case outputClosed
+    /// The local address is not one of ours, or of the other family.
+    case addressNotAvailable
+    /// The remote address cannot be one end of a connection.
+    case invalidRemote
+    /// Another listener has this address and port.
+    case portInUse
+    /// All ephemeral ports towards this remote endpoint are taken.
+    case portsExhausted
+    /// `maximumConnections` is reached.
+    case tooManyConnections
+}

@@ -1,0 +1,79 @@
+import Inet
+
+/// The window as a cubic function of the time since the last reduction.
+/// Source: RFC 9438 §4. Windows in the formulas are counted in segments.
+package struct Cubic: Sendable {
+    private var wMax = 0.0
+    private var k = 0.0
+    private var wEst = 0.0
+    private var cwndPrior = 0.0
+    private var epochStart: Instant?
+    /// What a window of whole bytes cannot show yet.
+    private var fraction = 0.0
+
+    package init() {}
+
+    package mutating func congestionAvoidance(acknowledged: Int, cwnd: Int, mss: Int, now: Instant, srtt: Duration) -> Int {
+        let segment = Double(mss)
+        let window = Double(cwnd) / segment
+        let start: Instant
+        if let epochStart {
+            start = epochStart
+        } else {
+            start = now
+            epochStart = now
+            wEst = window
+            if wMax <= window {
+                wMax = window
+                k = 0
+            } else {
+                k = Self.cubeRoot((wMax - window) / Self.c)
+            }
+        }
+        let acked = Double(acknowledged) / segment
+        let time = Self.seconds(now - start)
+        // §4.3: at least what Reno would have reached.
+        let alpha = wEst >= cwndPrior ? 1 : 3 * (1 - Self.beta) / (1 + Self.beta)
+        wEst += alpha * acked / window
+        let atNow = Self.c * Self.cube(time - k) + wMax
+        if atNow < wEst { return max(cwnd, Int(wEst * segment)) }
+        // §4.4, §4.5: approach W_cubic(t + RTT), at most half a window a round trip.
+        let target = min(max(Self.c * Self.cube(time + Self.seconds(srtt) - k) + wMax, window), 1.5 * window)
+        fraction += (target - window) / window * acked * segment
+        let whole = fraction.rounded(.down)
+        fraction -= whole
+        return cwnd + Int(whole)
+    }
+
+    /// - Returns: the new ssthresh.
+    package mutating func reduce(flightSize: Int, cwnd: Int, mss: Int) -> Int {
+        let window = Double(cwnd) / Double(mss)
+        cwndPrior = window
+        // §4.7, fast convergence: leave room for new flows when the window did not come back to where it was.
+        wMax = window < wMax ? window * (1 + Self.beta) / 2 : window
+        epochStart = nil
+        fraction = 0
+        return max(Int(Double(min(cwnd, max(flightSize, 2 * mss))) * Self.beta), 2 * mss)
+    }
+
+    /// The application was silent: time spent silent is no time to grow (§5.8).
+    package mutating func restart() { epochStart = nil }
+
+    private static func seconds(_ duration: Duration) -> Double { Double(duration.inNanoseconds) * 1e-9 }
+
+    @inline(__always) private static func cube(_ value: Double) -> Double { value * value * value }
+
+    /// The cube root of a positive number: Halley's iteration from a power of two.
+    package static func cubeRoot(_ value: Double) -> Double {
+        guard value > 0, value.isFinite else { return 0 }
+        var root = Double(sign: .plus, exponent: value.exponent / 3, significand: 1)
+        for _ in 0..<6 {
+            let cubed = root * root * root
+            root *= (cubed + 2 * value) / (2 * cubed + value)
+        }
+        return root
+    }
+
+    private static let c = 0.4
+    private static let beta = 0.7
+}

@@ -1,0 +1,153 @@
+import Inet
+
+/// The receive side: the ring of unread and early bytes, RCV.NXT, the window we offer, and how it grows.
+///
+/// The right edge never moves left. Window scaling makes edges multiples of its unit, so an edge is rounded up while the
+/// buffer has slack for it (RFC 7323 §2.4 would let it move back by less than one unit).
+package struct ReceiveWindow: ~Copyable {
+    /// RCV.NXT
+    package private(set) var nxt: SequenceNumber
+    /// The highest right edge ever offered: RCV.NXT + RCV.WND.
+    package private(set) var rightEdge: SequenceNumber
+    /// In-order bytes that the application has not read.
+    package private(set) var readable = 0
+    package private(set) var reassembler = Reassembler()
+    /// How far the window may open now. Grows up to `maximum` with what the application consumes.
+    package private(set) var limit: Int
+    package let maximum: Int
+    /// Our window scale shift; 0 until it is negotiated.
+    package var scale: UInt8 = 0
+    private var ring = RingBuffer()
+    private var epochStart = Instant(nanoseconds: 0)
+    private var epochConsumed = 0
+
+    package init(initial: Int, maximum: Int) {
+        nxt = SequenceNumber(0)
+        rightEdge = SequenceNumber(0)
+        limit = min(initial, maximum)
+        self.maximum = maximum
+    }
+
+    package enum Acceptance: Equatable {
+        /// RCV.NXT has moved.
+        case inOrder
+        /// Stored behind a hole.
+        case early
+        /// All of it was here already.
+        case duplicate
+        /// Too many holes.
+        case refused
+    }
+
+    /// The peer's SYN has been accepted: the first byte will be `next`.
+    package mutating func start(at next: SequenceNumber) {
+        nxt = next
+        rightEdge = next
+    }
+
+    /// RCV.WND as the peer knows it.
+    package var offered: Int { max(0, nxt.distance(to: rightEdge)) }
+
+    package var allocatedBytes: Int { ring.capacity }
+    package var heldBytes: Int { readable + reassembler.byteCount }
+    package var hasHoles: Bool { !reassembler.isEmpty }
+
+    /// Takes `text`, which lies in the window and starts at or behind RCV.NXT.
+    package mutating func accept(_ text: RawSpan, at sequence: SequenceNumber) -> Acceptance {
+        let count = text.byteCount
+        let offset = readable &+ nxt.distance(to: sequence)
+        precondition(offset >= readable, "text in front of RCV.NXT")
+        if sequence == nxt, reassembler.isEmpty {
+            ring.reserve(offset + count, keeping: readable)
+            ring.write(text, at: offset)
+            readable += count
+            nxt += count
+            return .inOrder
+        }
+        let range = SequenceRange(sequence, sequence + count)
+        guard reassembler.firstGap(in: range) != nil else { return .duplicate }
+        let held = reassembler.end.map { readable + nxt.distance(to: $0) } ?? readable
+        ring.reserve(max(held, offset + count), keeping: held)
+        let before = reassembler
+        var cursor = range.start
+        guard reassembler.insert(range) else { return .refused }
+        while let gap = before.firstGap(in: SequenceRange(cursor, range.end)) {
+            let start = sequence.distance(to: gap.start)
+            ring.write(text.extracting(start..<(start + gap.count)), at: readable + nxt.distance(to: gap.start))
+            cursor = gap.end
+        }
+        guard sequence == nxt else { return .early }
+        let next = reassembler.advance(from: nxt)
+        readable += nxt.distance(to: next)
+        nxt = next
+        return .inOrder
+    }
+
+    /// The peer's FIN takes one sequence number.
+    package mutating func acceptFIN() {
+        nxt += 1
+        if rightEdge.isBefore(nxt) { rightEdge = nxt }
+    }
+
+    /// Moves in-order bytes to the application.
+    /// - Returns: the bytes moved.
+    package mutating func read(into target: inout MutableRawSpan, now: Instant, rtt: Duration) -> Int {
+        let count = min(readable, target.byteCount)
+        guard count > 0 else { return 0 }
+        ring.copy(from: 0, count: count, into: &target, at: 0)
+        ring.dropFirst(count)
+        readable -= count
+        tune(consumed: count, now: now, rtt: rtt)
+        return count
+    }
+
+    /// The value of the Window field for a segment that leaves now; moves the right edge.
+    package mutating func windowField(isSYN: Bool) -> UInt16 {
+        if isSYN {
+            // The window in a SYN is never scaled (RFC 7323 §2.2).
+            let window = min(limit, 65_535)
+            rightEdge = SequenceNumber.later(rightEdge, nxt + window)
+            return UInt16(window)
+        }
+        let unit = 1 << Int(scale)
+        let free = max(0, limit - readable)
+        let candidate = nxt + (free / unit) * unit
+        let target = SequenceNumber.later(candidate, rightEdge)
+        let wanted = nxt.distance(to: target)
+        var units = (wanted + unit - 1) / unit
+        // The ring must not creep past its slack however small the segments are.
+        if units * unit > wanted, readable + units * unit > limit + limit / 8 + unit { units = wanted / unit }
+        units = min(units, 65_535)
+        rightEdge = SequenceNumber.later(rightEdge, nxt + units * unit)
+        return UInt16(units)
+    }
+
+    /// Whether the window has opened enough to be worth a segment of its own (RFC 9293 §3.8.6.2.2).
+    package func wantsUpdate(mss: Int) -> Bool {
+        let gain = limit - readable - offered
+        return gain >= min(mss, limit / 2) && (offered < limit / 2 || gain >= limit / 4)
+    }
+
+    /// Gives the memory back if nothing is held.
+    package mutating func trim() {
+        if readable == 0, reassembler.isEmpty { ring.release() }
+    }
+
+    package mutating func discard() {
+        readable = 0
+        reassembler.removeAll()
+        ring.release()
+    }
+
+    /// Doubles the window when the application consumed more than half of it within one round trip.
+    private mutating func tune(consumed: Int, now: Instant, rtt: Duration) {
+        guard limit < maximum else { return }
+        epochConsumed += consumed
+        guard now - epochStart >= max(rtt, .milliseconds(1)) else {
+            if epochConsumed > limit / 2 { limit = min(maximum, limit * 2) }
+            return
+        }
+        epochStart = now
+        epochConsumed = 0
+    }
+}
