@@ -1,0 +1,252 @@
+import FoundationEssentials
+import Glibc
+import NIOCore
+import NIOPosix
+import Synchronization
+
+/// One question to a running process, one JSON object on a line: `{"verb":"status"}`.
+package struct AdminRequest: Codable, Sendable, Equatable {
+    package var verb: String
+    package var arguments: [String: String]?
+
+    package init(verb: String, arguments: [String: String]? = nil) {
+        self.verb = verb
+        self.arguments = arguments
+    }
+}
+
+/// What a process answers when it cannot do what it is asked.
+package struct AdminFault: Codable, Error, Sendable, Equatable, CustomStringConvertible {
+    package var error: String
+    package init(error: String) { self.error = error }
+    package var description: String { error }
+}
+
+/// The Unix socket on which a running process answers its owner and root, nobody else: mode 0600 and the kernel's word on who asks.
+/// One request a connection; its size and time are bounded.
+package final class AdminSocket: Sendable {
+    /// Gives the answer as JSON.
+    package typealias Verb = @Sendable (AdminRequest) async throws -> [UInt8]
+
+    package static let maximumRequest = 64 * 1024
+    package static let timeLimit = TimeAmount.seconds(5)
+    package static let maximumConnections = 16
+    /// What fits in `sockaddr_un`, less its final zero.
+    package static let maximumPath = 107
+
+    package let path: String
+    private let channel: any Channel
+    private let verbs: VerbTable
+
+    private init(path: String, channel: any Channel, verbs: VerbTable) {
+        self.path = path
+        self.channel = channel
+        self.verbs = verbs
+    }
+
+    /// Binds the socket. A dead one in its place is removed; one that answers is an error.
+    package static func start(path: String, group: any EventLoopGroup) async throws -> AdminSocket {
+        guard path.utf8.count <= maximumPath else {
+            throw AdminFault(
+                error: "the path \(LogEscape.escape(path)) is longer than \(maximumPath) bytes; give --state a shorter directory")
+        }
+        if SystemFiles.exists(path) {
+            if await AdminClient.answers(at: path, group: group) {
+                throw AdminFault(error: "another process answers on \(LogEscape.escape(path)); stop it, or give --state another directory")
+            }
+            unlink(path)
+        }
+        let verbs = VerbTable()
+        let channel = try await ServerBootstrap(group: group)
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(AdminHandler(verbs: verbs)) }
+            }
+            .bind(unixDomainSocketPath: path).get()
+        guard chmod(path, 0o600) == 0 else {
+            let code = errno
+            try? await channel.close()
+            throw AdminFault(error: "the mode of \(LogEscape.escape(path)) cannot be set: \(systemMessage(code))")
+        }
+        return AdminSocket(path: path, channel: channel, verbs: verbs)
+    }
+
+    /// Adds a verb, or replaces it.
+    package func register(_ name: String, _ verb: @escaping Verb) { verbs.set(name, verb) }
+
+    package func close() async {
+        try? await channel.close()
+        unlink(path)
+    }
+}
+
+/// The verbs of one socket and how many connections it has.
+private final class VerbTable: Sendable {
+    private let verbs = Mutex<[String: AdminSocket.Verb]>([:])
+    private let connections = Atomic(0)
+
+    func set(_ name: String, _ verb: @escaping AdminSocket.Verb) { verbs.withLock { $0[name] = verb } }
+
+    /// Whether there is room for one more.
+    func enter() -> Bool { connections.wrappingAdd(1, ordering: .relaxed).newValue <= AdminSocket.maximumConnections }
+    func leave() { connections.wrappingSubtract(1, ordering: .relaxed) }
+
+    func answer(_ line: [UInt8]) async -> [UInt8] {
+        guard let request = try? JSONDecoder().decode(AdminRequest.self, from: Data(line)) else {
+            return fault("the request is not one JSON object with a \"verb\"")
+        }
+        guard let verb = verbs.withLock({ $0[request.verb] }) else {
+            let known = verbs.withLock { $0.keys.sorted().joined(separator: ", ") }
+            return fault("there is no verb \"\(LogEscape.escape(request.verb, limit: 64))\"; use one of \(known)")
+        }
+        do {
+            return try await verb(request)
+        } catch {
+            return fault("\(error)")
+        }
+    }
+
+    func fault(_ text: String) -> [UInt8] { (try? JSONEncoder().encode(AdminFault(error: text))).map(Array.init) ?? Array("{}".utf8) }
+}
+
+/// `struct ucred` of Linux, which Glibc's module does not show: three 32-bit integers in this order (unix(7), SO_PEERCRED).
+private struct PeerCredentials {
+    var pid: Int32
+    var uid: UInt32
+    var gid: UInt32
+}
+
+/// One connection: checks who asks, collects a line, answers, closes. Bound to its event loop.
+private final class AdminHandler: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
+
+    private enum State {
+        case checking
+        case reading
+        case answering
+        case closed
+    }
+
+    private let verbs: VerbTable
+    private var state = State.checking
+    private var line: [UInt8] = []
+    private var timeout: Scheduled<Void>?
+
+    init(verbs: VerbTable) { self.verbs = verbs }
+
+    func channelActive(context: ChannelHandlerContext) {
+        let channel = context.channel
+        guard verbs.enter(), let socket = channel as? any SocketOptionProvider else { return channel.close(promise: nil) }
+        timeout = context.eventLoop.scheduleTask(in: AdminSocket.timeLimit) { channel.close(promise: nil) }
+        let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
+        let credentials: EventLoopFuture<PeerCredentials> = socket.unsafeGetSocketOption(
+            level: NIOBSDSocket.OptionLevel(rawValue: SOL_SOCKET), name: NIOBSDSocket.Option(rawValue: SO_PEERCRED))
+        credentials.hop(to: context.eventLoop).whenComplete { result in
+            let (handler, context) = bound.value
+            guard case .success(let peer) = result, peer.uid == geteuid() || peer.uid == 0 else { return context.close(promise: nil) }
+            guard case .checking = handler.state else { return }
+            handler.state = .reading
+            handler.answerIfComplete(context)
+        }
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        var buffer = unwrapInboundIn(data)
+        switch state {
+        case .checking, .reading:
+            guard line.count + buffer.readableBytes <= AdminSocket.maximumRequest else { return context.close(promise: nil) }
+            line += buffer.readBytes(length: buffer.readableBytes) ?? []
+            answerIfComplete(context)
+        case .answering, .closed: break
+        }
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        timeout?.cancel()
+        if case .closed = state { return }
+        state = .closed
+        verbs.leave()
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+
+    private func answerIfComplete(_ context: ChannelHandlerContext) {
+        guard case .reading = state, let end = line.firstIndex(of: 0x0A) else { return }
+        state = .answering
+        let (request, verbs, channel) = (Array(line[..<end]), verbs, context.channel)
+        channel.eventLoop.makeFutureWithTask { await verbs.answer(request) }.whenSuccess { answer in
+            channel.writeAndFlush(ByteBuffer(bytes: answer + [0x0A])).whenComplete { _ in channel.close(promise: nil) }
+        }
+    }
+}
+
+/// The asking side: `kakuremichi status` and its like.
+package enum AdminClient {
+    package static let maximumAnswer = 16 << 20
+
+    /// Asks the process that holds `path`. Fails after `AdminSocket.timeLimit`, twice over.
+    package static func ask(_ request: AdminRequest, at path: String, group: any EventLoopGroup) async throws -> [UInt8] {
+        guard path.utf8.count <= AdminSocket.maximumPath else {
+            throw AdminFault(error: "the path \(LogEscape.escape(path)) is longer than \(AdminSocket.maximumPath) bytes")
+        }
+        let loop = group.next()
+        let promise = loop.makePromise(of: [UInt8].self)
+        let bytes = Array(try JSONEncoder().encode(request)) + [0x0A]
+        let channel: any Channel
+        do {
+            channel = try await ClientBootstrap(group: loop)
+                .channelInitializer { channel in
+                    channel.eventLoop.makeCompletedFuture {
+                        try channel.pipeline.syncOperations.addHandler(AnswerHandler(promise: promise))
+                    }
+                }
+                .connectTimeout(AdminSocket.timeLimit)
+                .connect(unixDomainSocketPath: path).get()
+        } catch {
+            promise.fail(error)
+            throw error
+        }
+        let timeout = loop.scheduleTask(in: .seconds(10)) { channel.close(promise: nil) }
+        defer { timeout.cancel() }
+        channel.writeAndFlush(ByteBuffer(bytes: bytes), promise: nil)
+        let answer = try await promise.futureResult.get()
+        if let fault = try? JSONDecoder().decode(AdminFault.self, from: Data(answer)) { throw fault }
+        return answer
+    }
+
+    /// Whether something accepts connections at `path`.
+    static func answers(at path: String, group: any EventLoopGroup) async -> Bool {
+        guard let channel = try? await ClientBootstrap(group: group).connect(unixDomainSocketPath: path).get() else { return false }
+        try? await channel.close()
+        return true
+    }
+
+    /// Collects the answer until the other side closes. Bound to its event loop.
+    private final class AnswerHandler: ChannelInboundHandler {
+        typealias InboundIn = ByteBuffer
+        private var promise: EventLoopPromise<[UInt8]>?
+        private var answer: [UInt8] = []
+
+        init(promise: EventLoopPromise<[UInt8]>) { self.promise = promise }
+
+        func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+            var buffer = unwrapInboundIn(data)
+            guard answer.count + buffer.readableBytes <= AdminClient.maximumAnswer else { return context.close(promise: nil) }
+            answer += buffer.readBytes(length: buffer.readableBytes) ?? []
+        }
+
+        func channelInactive(context: ChannelHandlerContext) { finish() }
+        func handlerRemoved(context: ChannelHandlerContext) { finish() }
+        func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+
+        private func finish() {
+            guard let promise else { return }
+            self.promise = nil
+            if answer.last == 0x0A {
+                promise.succeed(answer.dropLast())
+            } else {
+                promise.fail(AdminFault(error: "the process closed the connection without an answer"))
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+import Glibc
+
+/// Small files: configuration, keys, state. Contents are bounded, secrets are written 0600, nothing is overwritten by accident.
+package enum SystemFiles {
+    package struct Contents: Sendable {
+        package var bytes: [UInt8]
+        package var isWorldReadable: Bool
+
+        package init(bytes: [UInt8], isWorldReadable: Bool = false) {
+            self.bytes = bytes
+            self.isWorldReadable = isWorldReadable
+        }
+    }
+
+    package static let maximumSize = 1 << 20
+
+    /// Reads a whole file of at most `maximumSize` bytes. Pipes work, so that a key can come from a process substitution.
+    package static func read(_ path: String) throws(FileError) -> Contents {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw FileError(path: path, problem: .system(.reading, errno)) }
+        defer { close(descriptor) }
+        return try read(descriptor, path: path)
+    }
+
+    package static func read(_ descriptor: CInt, path: String) throws(FileError) -> Contents {
+        var status = stat()
+        guard fstat(descriptor, &status) == 0 else { throw FileError(path: path, problem: .system(.reading, errno)) }
+        guard status.st_mode & S_IFMT != S_IFDIR else { throw FileError(path: path, problem: .isDirectory) }
+        var bytes: [UInt8] = []
+        var chunk = [UInt8](repeating: 0, count: 16384)
+        while true {
+            let count = Glibc.read(descriptor, &chunk, chunk.count)
+            if count < 0 && errno == EINTR { continue }
+            guard count >= 0 else { throw FileError(path: path, problem: .system(.reading, errno)) }
+            if count == 0 { break }
+            bytes += chunk[..<count]
+            guard bytes.count <= maximumSize else { throw FileError(path: path, problem: .tooLarge) }
+        }
+        let isRegular = status.st_mode & S_IFMT == S_IFREG
+        return Contents(bytes: bytes, isWorldReadable: isRegular && status.st_mode & S_IROTH != 0)
+    }
+
+    /// Writes a file that must not exist yet, readable by its owner alone.
+    package static func create(_ path: String, _ bytes: [UInt8]) throws(FileError) {
+        let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw FileError(path: path, problem: errno == EEXIST ? .exists : .system(.writing, errno)) }
+        defer { close(descriptor) }
+        do {
+            try write(bytes, to: descriptor, path: path)
+        } catch {
+            unlink(path)
+            throw error
+        }
+    }
+
+    /// Puts a new file, mode 0600, in the place of an old one in one step: a reader sees all of one of them.
+    package static func replace(_ path: String, _ bytes: [UInt8]) throws(FileError) {
+        let temporary = "\(path).new"
+        unlink(temporary)
+        try create(temporary, bytes)
+        guard rename(temporary, path) == 0 else {
+            let code = errno
+            unlink(temporary)
+            throw FileError(path: path, problem: .system(.writing, code))
+        }
+    }
+
+    package static func remove(_ path: String) { unlink(path) }
+
+    /// Makes a directory, mode 0700, and those above it.
+    package static func createDirectory(_ path: String) throws(FileError) {
+        if mkdir(path, 0o700) == 0 || errno == EEXIST { return }
+        guard errno == ENOENT, let slash = path.lastIndex(of: "/"), slash > path.startIndex else {
+            throw FileError(path: path, problem: .system(.writing, errno))
+        }
+        try createDirectory(String(path[..<slash]))
+        guard mkdir(path, 0o700) == 0 || errno == EEXIST else { throw FileError(path: path, problem: .system(.writing, errno)) }
+    }
+
+    package static func exists(_ path: String) -> Bool {
+        var status = stat()
+        return lstat(path, &status) == 0
+    }
+
+    /// `path` as seen from the directory of the file `base`.
+    package static func resolve(_ path: String, besides base: String?) -> String {
+        guard !path.hasPrefix("/"), let base, let slash = base.lastIndex(of: "/") else { return path }
+        return base[...slash] + path
+    }
+
+    private static func write(_ bytes: [UInt8], to descriptor: CInt, path: String) throws(FileError) {
+        var offset = 0
+        while offset < bytes.count {
+            let count = bytes.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress.map { $0 + offset }, $0.count - offset) }
+            if count < 0 && errno == EINTR { continue }
+            guard count > 0 else { throw FileError(path: path, problem: .system(.writing, errno)) }
+            offset += count
+        }
+        guard fsync(descriptor) == 0 || errno == EINVAL else { throw FileError(path: path, problem: .system(.writing, errno)) }
+    }
+}
+
+/// Why a file or directory cannot be used.
+package struct FileError: Error, Hashable, CustomStringConvertible {
+    package enum Action: Hashable, Sendable { case reading, writing }
+
+    package enum Problem: Hashable, Sendable {
+        case system(Action, CInt)
+        case isDirectory
+        case tooLarge
+        case exists
+    }
+
+    package var path: String
+    package var problem: Problem
+
+    package init(path: String, problem: Problem) {
+        self.path = path
+        self.problem = problem
+    }
+
+    package var description: String { "\(LogEscape.escape(path)): \(message); \(advice)" }
+
+    package var message: String {
+        switch problem {
+        case .system(.reading, let code): "cannot be read: \(systemMessage(code))"
+        case .system(.writing, let code): "cannot be written: \(systemMessage(code))"
+        case .isDirectory: "is a directory"
+        case .tooLarge: "is larger than \(SystemFiles.maximumSize) bytes"
+        case .exists: "exists already and is never overwritten"
+        }
+    }
+
+    package var advice: String {
+        switch problem {
+        case .system(_, ENOENT): "check the path"
+        case .system(_, EACCES), .system(_, EPERM): "give this user access, or choose another path"
+        case .system: "choose another path"
+        case .isDirectory: "name a file in it"
+        case .tooLarge: "name the right file"
+        case .exists: "choose another path, or remove it first"
+        }
+    }
+}
+
+/// The system's text for an error number.
+package func systemMessage(_ code: CInt) -> String {
+    var buffer = [CChar](repeating: 0, count: 256)
+    guard strerror_r(code, &buffer, buffer.count) == 0 else { return "error \(code)" }
+    return String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+}
