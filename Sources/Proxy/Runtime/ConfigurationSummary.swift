@@ -1,0 +1,38 @@
+/// What `--check` prints about a good configuration. No keys but public ones.
+extension GatewayConfiguration {
+    package var summary: String {
+        var lines = interface.summary
+        for route in routes {
+            lines.append("route \(route.domain) -> \(route.agent) from \(route.gatewayIP)\(route.isEnabled ? "" : " (disabled)")")
+        }
+        lines.append("https \(https.isEmpty ? "off" : https.map(\.description).joined(separator: ", "))")
+        lines.append("http \(http.isEmpty ? "off" : http.map(\.description).joined(separator: ", "))")
+        lines += certificates.map { "certificate \(LogEscape.escape($0.certificate))" }
+        if certificates.isEmpty { lines.append("certificate by the internal CA") }
+        if let state = common.stateDirectory { lines.append("state \(LogEscape.escape(state))") }
+        return lines.joined(separator: "\n") + "\n"
+    }
+}
+
+extension AgentConfiguration {
+    package var summary: String {
+        var lines = interface.summary
+        lines += tunnels.map { "tunnel \($0.domain ?? "*") -> \($0.target)\($0.isEnabled ? "" : " (disabled)")" }
+        lines.append("listen port \(listenPort) in the tunnel")
+        if let state = common.stateDirectory { lines.append("state \(LogEscape.escape(state))") }
+        return lines.joined(separator: "\n") + "\n"
+    }
+}
+
+extension InterfaceSettings {
+    var summary: [String] {
+        let port = listenPort == 0 ? "chosen by the system" : "\(listenPort)"
+        return [
+            "interface \(privateKey.key.publicKey), \(addresses.map(\.description).joined(separator: ", ")), UDP port \(port), MTU \(mtu)"
+        ]
+            + peers.map { peer in
+                let allowed = peer.allowedIPs.map(\.description).joined(separator: ", ")
+                return "peer \(peer.publicKey), \(allowed)\(peer.endpoint.map { ", at \($0)" } ?? "")"
+            }
+    }
+}
