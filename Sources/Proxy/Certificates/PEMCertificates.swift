@@ -5,15 +5,15 @@ import X509
 
 /// One certificate with its key, as configured.
 package struct CertificateFiles: Hashable, Sendable {
-    /// The domain it was configured for; nil for a pair that stands for whatever its certificate names.
-    package var domain: String?
+    /// The domains it was configured for; none for a pair that stands for whatever its certificate names.
+    package var domains: [String]
     package var certificateFile: String
     package var keyFile: String
     /// Shown to clients that send no server name; without a default they get alert 109.
     package var isDefault: Bool
 
-    package init(domain: String? = nil, certificateFile: String, keyFile: String, isDefault: Bool = false) {
-        self.domain = domain
+    package init(domains: [String] = [], certificateFile: String, keyFile: String, isDefault: Bool = false) {
+        self.domains = domains
         self.certificateFile = certificateFile
         self.keyFile = keyFile
         self.isDefault = isDefault
@@ -47,19 +47,20 @@ package struct PEMCertificates: Sendable {
         var result = PEMCertificates()
         for pair in files {
             let certificate = try result.loadPair(pair, applicationProtocols: applicationProtocols, now: now)
-            if let text = pair.domain {
+            for text in pair.domains {
                 guard let domain = DomainPattern(text) else { throw .invalidDomain(text) }
                 let covered = domain.isWildcard ? certificate.names.contains(domain) : certificate.covers(domain.name)
                 guard covered else {
                     throw .wrongName(path: pair.certificateFile, names: certificate.names.map(\.name), domain: domain.name)
                 }
                 result.byName[domain] = certificate
-            } else {
-                // A certificate under its own domain has precedence, then the first one that names it.
-                for name in certificate.names where result.byName[name] == nil { result.byName[name] = certificate }
             }
-            if pair.isDefault && result.default == nil { result.default = certificate }
             result.all.append(certificate)
+            if pair.isDefault && result.default == nil { result.default = certificate }
+        }
+        // A certificate under its own domain has precedence, then the first one that names it.
+        for (pair, certificate) in zip(files, result.all) where pair.domains.isEmpty {
+            for name in certificate.names where result.byName[name] == nil { result.byName[name] = certificate }
         }
         return result
     }

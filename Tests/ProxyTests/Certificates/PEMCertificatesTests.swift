@@ -26,7 +26,8 @@ extension ScratchDirectory {
     }
 
     func pair(_ name: String, domain: String? = nil, isDefault: Bool = false) -> CertificateFiles {
-        CertificateFiles(domain: domain, certificateFile: file(name + ".pem"), keyFile: file(name + ".key"), isDefault: isDefault)
+        CertificateFiles(
+            domains: domain.map { [$0] } ?? [], certificateFile: file(name + ".pem"), keyFile: file(name + ".key"), isDefault: isDefault)
     }
 }
 
