@@ -1,0 +1,137 @@
+#define _GNU_SOURCE
+#include "CSocketShim.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/udp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef SOL_UDP
+#define SOL_UDP 17
+#endif
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
+
+static socklen_t to_sockaddr(const csocket_endpoint *from, struct sockaddr_storage *to) {
+    memset(to, 0, sizeof *to);
+    if (from->family == 4) {
+        struct sockaddr_in *v4 = (struct sockaddr_in *)to;
+        v4->sin_family = AF_INET;
+        v4->sin_port = htons(from->port);
+        memcpy(&v4->sin_addr, from->address, 4);
+        return sizeof *v4;
+    }
+    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)to;
+    v6->sin6_family = AF_INET6;
+    v6->sin6_port = htons(from->port);
+    memcpy(&v6->sin6_addr, from->address, 16);
+    return sizeof *v6;
+}
+
+int csocket_udp_bind(int family, uint16_t port, int buffer_size) {
+    int fd = socket(family == 4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return -errno;
+    int on = 1;
+    if (family == 6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) < 0) goto fail;
+    // A smaller buffer than asked for is no error: the kernel clamps to net.core.{r,w}mem_max.
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer_size, sizeof buffer_size);
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer_size, sizeof buffer_size);
+    csocket_endpoint any = {.family = (uint8_t)family, .port = port};
+    struct sockaddr_storage address;
+    socklen_t length = to_sockaddr(&any, &address);
+    if (bind(fd, (struct sockaddr *)&address, length) < 0) goto fail;
+    return fd;
+fail:;
+    int error = errno;
+    close(fd);
+    return -error;
+}
+
+int csocket_local_port(int fd) {
+    struct sockaddr_storage address;
+    socklen_t length = sizeof address;
+    if (getsockname(fd, (struct sockaddr *)&address, &length) < 0) return -errno;
+    return address.ss_family == AF_INET ? ntohs(((struct sockaddr_in *)&address)->sin_port)
+                                        : ntohs(((struct sockaddr_in6 *)&address)->sin6_port);
+}
+
+int csocket_enable_gro(int fd) {
+    int on = 1;
+    return setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof on) < 0 ? -errno : 0;
+}
+
+static struct cmsghdr *append_cmsg(struct msghdr *message, struct cmsghdr *previous, int level, int type, const void *value, size_t size) {
+    struct cmsghdr *header = previous ? CMSG_NXTHDR(message, previous) : CMSG_FIRSTHDR(message);
+    header->cmsg_level = level;
+    header->cmsg_type = type;
+    header->cmsg_len = CMSG_LEN(size);
+    memcpy(CMSG_DATA(header), value, size);
+    return header;
+}
+
+long csocket_send(int fd, const csocket_endpoint *to, const void *bytes, size_t length, uint16_t segment_size, uint8_t traffic_class) {
+    struct sockaddr_storage address;
+    struct iovec vector = {.iov_base = (void *)bytes, .iov_len = length};
+    union {
+        char bytes[CMSG_SPACE(sizeof(uint16_t)) + CMSG_SPACE(sizeof(int))];
+        struct cmsghdr alignment;
+    } control;
+    memset(&control, 0, sizeof control);
+    struct msghdr message = {.msg_name = &address, .msg_namelen = to_sockaddr(to, &address), .msg_iov = &vector, .msg_iovlen = 1};
+    message.msg_control = control.bytes;
+    message.msg_controllen = sizeof control.bytes;
+    size_t used = 0;
+    struct cmsghdr *last = NULL;
+    if (segment_size > 0) {
+        last = append_cmsg(&message, last, SOL_UDP, UDP_SEGMENT, &segment_size, sizeof segment_size);
+        used += CMSG_SPACE(sizeof segment_size);
+    }
+    if (traffic_class != 0) {
+        int value = traffic_class;
+        if (to->family == 4) last = append_cmsg(&message, last, IPPROTO_IP, IP_TOS, &value, sizeof value);
+        else last = append_cmsg(&message, last, IPPROTO_IPV6, IPV6_TCLASS, &value, sizeof value);
+        used += CMSG_SPACE(sizeof value);
+    }
+    message.msg_controllen = used;
+    if (used == 0) message.msg_control = NULL;
+    ssize_t sent = sendmsg(fd, &message, MSG_NOSIGNAL);
+    return sent < 0 ? -errno : sent;
+}
+
+uint64_t csocket_boottime_nanoseconds(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_BOOTTIME, &time);
+    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+uint64_t csocket_wall_seconds(uint32_t *nanoseconds) {
+    struct timespec time;
+    clock_gettime(CLOCK_REALTIME, &time);
+    *nanoseconds = (uint32_t)time.tv_nsec;
+    return time.tv_sec < 0 ? 0 : (uint64_t)time.tv_sec;
+}
+
+void csocket_random(void *bytes, size_t length) {
+    unsigned char *next = bytes;
+    while (length > 0) {
+        ssize_t count = getrandom(next, length, 0);
+        if (count < 0) {
+            if (errno == EINTR) continue;
+            // A process without randomness must not make keys.
+            abort();
+        }
+        next += count;
+        length -= (size_t)count;
+    }
+}
+
+void csocket_close(int fd) { close(fd); }

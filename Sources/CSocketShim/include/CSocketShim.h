@@ -1,0 +1,38 @@
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+/// The socket calls that Swift's Glibc module does not show. Every function returns >= 0, or -errno.
+
+/// An IP address and port: `family` is 4 or 6, the address in network order (4 or 16 bytes), the port in host order.
+typedef struct {
+    uint8_t family;
+    uint8_t address[16];
+    uint16_t port;
+} csocket_endpoint;
+
+/// A non-blocking, close-on-exec UDP socket bound to the wildcard address of `family` (4 or 6; 6 is v6-only).
+/// `port` 0 lets the kernel choose. `buffer_size` is asked for both directions; the kernel may give less.
+int csocket_udp_bind(int family, uint16_t port, int buffer_size);
+
+/// The local port of a bound socket.
+int csocket_local_port(int fd);
+
+/// Whether the socket accepts `UDP_GRO`.
+int csocket_enable_gro(int fd);
+
+/// Sends `length` bytes to `to` with one `sendmsg`. With `segment_size` > 0 the kernel splits them into datagrams of that
+/// size (UDP_SEGMENT). `traffic_class` is the outer DSCP and ECN byte; 0 leaves the socket's default.
+long csocket_send(int fd, const csocket_endpoint *to, const void *bytes, size_t length, uint16_t segment_size, uint8_t traffic_class);
+
+/// Nanoseconds of CLOCK_BOOTTIME: monotonic, counts time spent suspended.
+uint64_t csocket_boottime_nanoseconds(void);
+
+/// Wall-clock time: seconds since 1970 UTC; the nanoseconds go to `nanoseconds`.
+uint64_t csocket_wall_seconds(uint32_t *nanoseconds);
+
+/// Fills `bytes` from the kernel's generator. Does not return before it is done.
+void csocket_random(void *bytes, size_t length);
+
+/// Closes a descriptor.
+void csocket_close(int fd);

@@ -1,0 +1,170 @@
+import Inet
+import NIOCore
+import TCPStack
+
+/// The interface loop's end of a `WireGuardChannel`: what waits for room in the send buffer, and whether the channel
+/// wants to read. Bound to the interface's event loop; the channel's end may live on another one.
+///
+/// Not sendable by itself: it crosses loops only as an opaque reference inside mailbox messages, and every member is
+/// touched on the interface's loop.
+final class ConnectionPort: @unchecked Sendable {
+    /// What the channel asks of the interface.
+    enum Request: Sendable {
+        case connect(to: SocketEndpoint, from: IPAddress?, options: ConnectionOptions)
+        case write(ByteBuffer)
+        case read
+        case closeOutput
+        case close
+        case abort
+    }
+
+    /// What the interface tells the channel.
+    enum Notice: Sendable {
+        case connected(local: SocketEndpoint, remote: SocketEndpoint)
+        case received(ByteBuffer)
+        case inputClosed
+        case accepted(bytes: Int)
+        case outputClosed
+        case closed(TunnelError?)
+    }
+
+    let interface: InterfaceLoop
+    private var channel: WireGuardChannel?
+    private let toInterface: Mailbox<Request>?
+    private let toChannel: Mailbox<Notice>?
+
+    fileprivate(set) var id: ConnectionID?
+    private var waiting = CircularBuffer<ByteBuffer>()
+    private var isOutputClosing = false
+    private var wantsRead = false
+    private var hasInputEnded = false
+    private var hasReportedInputEnd = false
+    /// Whether the port stands in the interface's list of ports to look at in this turn.
+    var isQueuedForRead = false
+
+    init(interface: InterfaceLoop, channel: WireGuardChannel, id: ConnectionID?) {
+        self.interface = interface
+        self.channel = channel
+        self.id = id
+        if interface.eventLoop === channel.eventLoop {
+            toInterface = nil
+            toChannel = nil
+        } else {
+            toInterface = Mailbox(into: interface.eventLoop)
+            toChannel = Mailbox(into: channel.eventLoop)
+        }
+    }
+
+    /// Called on the channel's loop.
+    func request(_ request: Request) {
+        if let toInterface {
+            toInterface.post(request) { [self] in handle($0) }
+        } else {
+            handle(request)
+        }
+    }
+
+    private func notify(_ notice: Notice) {
+        guard let channel else { return }
+        if let toChannel {
+            toChannel.post(notice) { channel.handle($0) }
+        } else {
+            channel.handle(notice)
+        }
+    }
+
+    // MARK: Requests, on the interface's loop
+
+    private func handle(_ request: Request) {
+        interface.eventLoop.preconditionInEventLoop()
+        guard channel != nil else { return }
+        switch request {
+        case .connect(let remote, let source, let options):
+            switch interface.connect(port: self, to: remote, from: source, options: options) {
+            case .success(let id): self.id = id
+            case .failure(let error): finish(error)
+            }
+        case .write(let buffer):
+            waiting.append(buffer)
+            pump()
+        case .read:
+            wantsRead = true
+            interface.queueForRead(self)
+        case .closeOutput:
+            isOutputClosing = true
+            pump()
+        case .close:
+            guard let id else { return finish(nil) }
+            interface.close(id)
+            finish(nil)
+        case .abort:
+            guard let id else { return finish(nil) }
+            interface.abort(id)
+            finish(nil)
+        }
+    }
+
+    /// Moves waiting bytes into the send buffer, as far as it has room.
+    private func pump() {
+        guard let id, channel != nil else { return }
+        var accepted = 0
+        while let first = waiting.first {
+            let count = interface.write(first, to: id)
+            accepted += count
+            if count == first.readableBytes {
+                waiting.removeFirst()
+            } else {
+                waiting[waiting.startIndex].moveReaderIndex(forwardBy: count)
+                break
+            }
+        }
+        if waiting.isEmpty && isOutputClosing {
+            isOutputClosing = false
+            interface.closeWrite(id)
+            notify(.outputClosed)
+        }
+        if accepted > 0 { notify(.accepted(bytes: accepted)) }
+    }
+
+    // MARK: Events of the stack, on the interface's loop
+
+    func handleConnected(local: SocketEndpoint, remote: SocketEndpoint) {
+        notify(.connected(local: local, remote: remote))
+        pump()
+    }
+
+    func handleWritable() { pump() }
+
+    func handleInputClosed() {
+        hasInputEnded = true
+        interface.queueForRead(self)
+    }
+
+    /// Gives the channel one buffer, or the end of input, if it asked to read. Called once a turn.
+    func deliver() {
+        guard let id, wantsRead, channel != nil else { return }
+        if let buffer = interface.read(id) {
+            wantsRead = false
+            notify(.received(buffer))
+        } else if hasInputEnded && !hasReportedInputEnd {
+            wantsRead = false
+            hasReportedInputEnd = true
+            notify(.inputClosed)
+        }
+    }
+
+    /// The connection is gone, or we let go of it. Nothing is heard of it afterwards.
+    func finish(_ error: TunnelError?) {
+        guard channel != nil else { return }
+        waiting.removeAll()
+        // In order, everything has been read: the end of input may still wait for its turn.
+        if error == nil, hasInputEnded, !hasReportedInputEnd {
+            hasReportedInputEnd = true
+            notify(.inputClosed)
+        }
+        notify(.closed(error))
+        channel = nil
+        if let id { interface.forget(id, port: self) }
+        id = nil
+    }
+}

@@ -1,0 +1,64 @@
+import Inet
+import Noise
+import TCPStack
+import WGUserspace
+
+/// One WireGuard device joined with one TCP/IP stack. Sans-IO: bytes, time and randomness come in, datagrams go out.
+///
+/// ```
+///   receive ──► Device (open, cryptokey routing) ──► Stack ──► pollStackEvent
+///   pollTransmit ◄── Device (seal) ◄── Stack.pollTransmit
+/// ```
+/// It does not own sockets or timers; `InterfaceLoop` drives it on real ones, `TwoNodes` in virtual time.
+public struct InterfaceCore: ~Copyable {
+    public var device: Device
+    public var stack: Stack
+
+    public init(device: consuming Device, stack: consuming Stack) {
+        self.device = device
+        self.stack = stack
+    }
+
+    /// Takes in one datagram that came from `source`; it is decrypted in place.
+    public mutating func receive(_ datagram: inout MutableRawSpan, from source: SocketEndpoint, now: Instant, wallTime: WallTime) {
+        switch device.receive(&datagram, from: source, now: now, wallTime: wallTime) {
+        case .packet(let range, from: _): stack.receive(datagram.bytes.extracting(range), now: now)
+        case .handled, .dropped: break
+        }
+    }
+
+    /// Writes the next datagram to send at `offset`, or answers `nil` when there is nothing left to send now.
+    /// - Parameter buffer: must have `maximumDatagramRoom` bytes behind `offset`.
+    public mutating func pollTransmit(
+        into buffer: inout MutableRawSpan, at offset: Int, now: Instant, wallTime: WallTime
+    ) -> Transmit? {
+        while true {
+            if let transmit = device.pollTransmit(into: &buffer, at: offset, now: now, wallTime: wallTime) { return transmit }
+            guard let packet = stack.pollTransmit(into: &buffer, at: offset + Self.headroom, now: now) else { return nil }
+            switch device.send(packet, in: &buffer, now: now) {
+            case .datagram(let range, to: let endpoint, let peer):
+                return Transmit(range: range, endpoint: endpoint, peer: peer, isHandshake: false)
+            // A staged packet asks for a handshake, which the device gives on the next round.
+            case .staged, .dropped: continue
+            }
+        }
+    }
+
+    /// When `handleTimeout` wants to be called next; `nil` if nothing is pending.
+    public var nextDeadline: Instant? {
+        switch (device.nextDeadline, stack.nextDeadline) {
+        case (let first?, let second?): min(first, second)
+        case (let first, let second): first ?? second
+        }
+    }
+
+    public mutating func handleTimeout(now: Instant) {
+        device.handleTimeout(now: now)
+        stack.handleTimeout(now: now)
+    }
+
+    /// Bytes before an inner packet that WireGuard's data header takes (WG §5.4.6).
+    public static let headroom = 16
+    /// Room that `pollTransmit` needs: the largest inner packet, its padding, header and tag.
+    public static let maximumDatagramRoom = 65_535 + 64
+}

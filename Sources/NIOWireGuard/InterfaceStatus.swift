@@ -1,0 +1,71 @@
+import Inet
+import Noise
+import TCPStack
+import WGUserspace
+
+/// What a running interface is doing, at one moment.
+public struct InterfaceStatus: Sendable {
+    public var peers: [PeerStatus] = []
+    /// The moment of the snapshot, on the clock of `PeerStatus.lastHandshake`.
+    public var now = Instant(nanoseconds: 0)
+    public var tcpConnections = 0
+    public var timeWaitConnections = 0
+    public var listeners = 0
+    public var bufferedBytes = 0
+    /// Drops by reason, those that happened.
+    public var drops: [(reason: String, count: UInt64)] = []
+    public var datagramsSent = 0
+    public var sendCalls = 0
+    public var datagramsReceived = 0
+    public var sendErrors = 0
+}
+
+extension InterfaceLoop {
+    func status() -> InterfaceStatus {
+        var status = InterfaceStatus()
+        let udp = udpCounters
+        withCore { core, now in
+            status.now = now
+            for id in core.device.peerIDs {
+                if let peer = core.device.status(of: id) { status.peers.append(peer) }
+            }
+            let counts = core.stack.counts
+            status.tcpConnections = counts.connections
+            status.timeWaitConnections = counts.timeWait
+            status.listeners = counts.listeners
+            status.bufferedBytes = counts.bufferedBytes
+            status.drops = core.device.drops.nonZero.map { ("wireguard \($0.reason)", $0.count) }
+            let stackDrops = core.stack.drops
+            status.drops += TCPStack.DropReason.allCases.compactMap {
+                stackDrops[$0] == 0 ? nil : ("tcp/ip \($0)", stackDrops[$0])
+            }
+        }
+        status.datagramsSent = udp.datagramsSent
+        status.sendCalls = udp.sendCalls
+        status.datagramsReceived = udp.datagramsReceived
+        status.sendErrors = udp.sendErrors
+        return status
+    }
+
+    func setPeer(_ peer: InterfaceConfiguration.Peer, resolver: EndpointResolver) {
+        withCore { core, now in
+            var endpoint: SocketEndpoint?
+            if case .address(let address) = peer.endpoint { endpoint = address }
+            let id = core.device.setPeer(
+                PeerConfiguration(
+                    publicKey: peer.publicKey, presharedKey: peer.presharedKey, endpoint: endpoint, allowedIPs: peer.allowedIPs,
+                    persistentKeepalive: peer.persistentKeepalive), now: now)
+            if case .name(let host, let port) = peer.endpoint { resolver.resolve(host, port: port, for: id) } else { resolver.forget(id) }
+        }
+    }
+
+    func publicEvent(_ event: DeviceEvent) -> WireGuardInterface.PeerEvent? {
+        func key(_ id: PeerID) -> PublicKey? { withCore { core, _ in core.device.status(of: id)?.publicKey } }
+        switch event {
+        case .sessionEstablished(let id): return key(id).map { .sessionEstablished($0) }
+        case .endpointChanged(let id, let endpoint): return key(id).map { .endpointChanged($0, endpoint) }
+        case .handshakeGaveUp(let id): return key(id).map { .handshakeGaveUp($0) }
+        case .handshakeRetry: return nil
+        }
+    }
+}

@@ -1,0 +1,45 @@
+import TCPStack
+
+/// Why a connection inside WireGuard could not be made, or ended.
+public enum TunnelError: Error, Equatable, Sendable, CustomStringConvertible {
+    /// The peer answered with a reset: nothing listens on that port.
+    case refused
+    /// No answer in time: no WireGuard session, or the host behind it is silent.
+    case timedOut
+    /// The peer reset the connection.
+    case reset
+    /// The peer's network says that the destination cannot be reached.
+    case unreachable
+    /// We reset the connection: the interface was closed or the peer removed.
+    case aborted
+    /// No address of this interface has the destination's family.
+    case noSourceAddress
+    /// The stack refused: its limit is reached or the address is in use. The text names it.
+    case unavailable(String)
+    /// The interface is closed.
+    case interfaceClosed
+
+    init?(_ reason: CloseReason) {
+        switch reason {
+        case .finished: return nil
+        case .reset: self = .reset
+        case .refused: self = .refused
+        case .timedOut: self = .timedOut
+        case .aborted: self = .aborted
+        case .unreachable: self = .unreachable
+        }
+    }
+
+    public var description: String {
+        switch self {
+        case .refused: "connection refused inside the tunnel"
+        case .timedOut: "no answer through the tunnel in time"
+        case .reset: "connection reset inside the tunnel"
+        case .unreachable: "destination unreachable inside the tunnel"
+        case .aborted: "connection aborted"
+        case .noSourceAddress: "the interface has no address of the destination's family"
+        case .unavailable(let reason): "the tunnel's TCP/IP stack refused: \(reason)"
+        case .interfaceClosed: "the WireGuard interface is closed"
+        }
+    }
+}

@@ -1,0 +1,211 @@
+import Inet
+import Logging
+import NIOConcurrencyHelpers
+import NIOCore
+import NIOPosix
+import Noise
+import TCPStack
+import WGUserspace
+
+/// A running WireGuard interface with its own TCP/IP stack: dial and listen on virtual addresses, without a TUN device.
+///
+/// ```swift
+/// let interface = try await WireGuardInterface.start(.init(wgQuick: text), on: group.next()).get()
+/// let channel = try await interface.connect(to: SocketEndpoint("10.1.0.2:80")!) { channel in ... }.get()
+/// ```
+/// Safe to use from any thread. The datagrams, timers and connections run on one event loop; the pipelines of channels run
+/// there too unless another loop is asked for.
+///
+/// Unchecked: its mutable state is touched on `eventLoop` only.
+public final class WireGuardInterface: @unchecked Sendable {
+    /// The loop that carries the tunnel. Channels on this loop save a thread hop for each read and write.
+    public let eventLoop: any EventLoop
+    /// The UDP port that is bound.
+    public let listenPort: UInt16
+    public let publicKey: PublicKey
+    public let addresses: [InterfaceAddress]
+    private let interfaceLoop: InterfaceLoop
+    private let resolver: EndpointResolver
+
+    private init(loop: InterfaceLoop, port: UInt16, publicKey: PublicKey, addresses: [InterfaceAddress], resolver: EndpointResolver) {
+        eventLoop = loop.eventLoop
+        interfaceLoop = loop
+        listenPort = port
+        self.publicKey = publicKey
+        self.addresses = addresses
+        self.resolver = resolver
+    }
+
+    /// What an interface tells its owner, on its event loop.
+    public enum PeerEvent: Equatable, Sendable {
+        case sessionEstablished(PublicKey)
+        case endpointChanged(PublicKey, SocketEndpoint)
+        /// No answer for 90 s. New traffic or a persistent keepalive tries again.
+        case handshakeGaveUp(PublicKey)
+    }
+
+    /// Binds the sockets and starts.
+    /// - Parameters:
+    ///   - stack: limits and timers of the TCP/IP stack. Its MTU is taken from `configuration`.
+    ///   - onPeerEvent: called on `eventLoop`; must not block.
+    /// - Throws: (the future fails with) `InterfaceError` if no socket can be bound.
+    public static func start(
+        _ configuration: InterfaceConfiguration, on eventLoop: any EventLoop, stack: StackConfiguration = .init(),
+        logger: Logger = Logger(label: "wireguard"), onPeerEvent: @escaping @Sendable (PeerEvent) -> Void = { _ in }
+    ) -> EventLoopFuture<WireGuardInterface> {
+        eventLoop.flatSubmit {
+            var stackConfiguration = stack
+            stackConfiguration.mtu = configuration.mtu
+            var deviceConfiguration = DeviceConfiguration()
+            deviceConfiguration.mtu = configuration.mtu
+            let device = Device(
+                privateKey: configuration.privateKey.key.copy(), configuration: deviceConfiguration, random: SystemEdges.random)
+            let publicKey = device.publicKey
+            let core = InterfaceCore(device: device, stack: Stack(configuration: stackConfiguration, random: SystemEdges.random))
+            let loop = InterfaceLoop(eventLoop: eventLoop, core: core, logger: logger)
+            let resolver = EndpointResolver(interface: loop, logger: logger)
+            loop.addresses = configuration.addresses
+            loop.withCore { core, now in
+                core.stack.setAddresses(configuration.addresses.map(\.address), now: now)
+            }
+            return loop.start(port: configuration.listenPort) { event in
+                resolver.handle(event)
+                if let public_ = loop.publicEvent(event) { onPeerEvent(public_) }
+            }.map { port in
+                for peer in configuration.peers { loop.setPeer(peer, resolver: resolver) }
+                return WireGuardInterface(
+                    loop: loop, port: port, publicKey: publicKey, addresses: configuration.addresses, resolver: resolver)
+            }
+        }
+    }
+
+    /// Opens a TCP connection through the tunnel.
+    /// - Parameters:
+    ///   - remote: the virtual address and port.
+    ///   - source: one of our addresses; `nil` takes the one whose block holds `remote`, else the first of its family.
+    ///   - options: time limits and keepalive of this connection.
+    ///   - eventLoop: where the channel's pipeline runs; `nil` is the interface's own loop.
+    ///   - initializer: adds the handlers, on the channel's loop, before it connects.
+    /// - Returns: the channel once it is connected. Fails with `TunnelError`.
+    public func connect(
+        to remote: SocketEndpoint, from source: IPAddress? = nil, options: ConnectionOptions = .tunnelDefault,
+        on eventLoop: (any EventLoop)? = nil, initializer: @escaping @Sendable (any Channel) -> EventLoopFuture<Void>
+    ) -> EventLoopFuture<any Channel> {
+        let loop = eventLoop ?? self.eventLoop
+        let interfaceLoop = interfaceLoop
+        return loop.flatSubmit {
+            let channel = WireGuardChannel(eventLoop: loop, options: options)
+            channel.start(port: ConnectionPort(interface: interfaceLoop, channel: channel, id: nil))
+            return initializer(channel).flatMap {
+                let promise = loop.makePromise(of: Void.self)
+                channel.connect(to: remote, from: source, promise: promise)
+                return promise.futureResult
+            }.flatMapErrorThrowing { error in
+                channel.close(promise: nil)
+                throw error
+            }.map { channel as any Channel }
+        }
+    }
+
+    /// Accepts TCP connections on a virtual address.
+    /// - Parameters:
+    ///   - address: one of our addresses; `nil` is all of them.
+    ///   - port: the TCP port inside the tunnel.
+    ///   - backlog: how many connections may wait, half open and established each.
+    ///   - group: where the pipelines of accepted channels run; `nil` is the interface's own loop.
+    ///   - initializer: adds the handlers to each accepted channel, on its loop, before it becomes active.
+    public func listen(
+        address: IPAddress? = nil, port: UInt16, backlog: Int = 256, options: ConnectionOptions = .tunnelDefault,
+        group: (any EventLoopGroup)? = nil, initializer: @escaping @Sendable (any Channel) -> EventLoopFuture<Void>
+    ) -> EventLoopFuture<WireGuardListener> {
+        let interfaceLoop = interfaceLoop
+        return eventLoop.submit {
+            let id = try interfaceLoop.listen(address: address, port: port, backlog: backlog, options: options) { id, endpoints in
+                let loop = group?.next() ?? interfaceLoop.eventLoop
+                let channel = WireGuardChannel(eventLoop: loop, options: options)
+                let port = ConnectionPort(interface: interfaceLoop, channel: channel, id: id)
+                interfaceLoop.register(port, for: id)
+                let begin: @Sendable () -> Void = {
+                    channel.start(port: port)
+                    initializer(channel).whenComplete { result in
+                        switch result {
+                        case .success: channel.becomeActive(local: endpoints.local, remote: endpoints.remote)
+                        case .failure: channel.close(promise: nil)
+                        }
+                    }
+                }
+                if loop === interfaceLoop.eventLoop { begin() } else { loop.execute(begin) }
+            }
+            return WireGuardListener(interface: interfaceLoop, id: id)
+        }
+    }
+
+    // MARK: Peers
+
+    /// Adds the peer, or changes it: an unchanged one keeps its session.
+    public func setPeer(_ peer: InterfaceConfiguration.Peer) -> EventLoopFuture<Void> {
+        eventLoop.submit { self.interfaceLoop.setPeer(peer, resolver: self.resolver) }
+    }
+
+    /// Removes the peer: its keys are wiped, its connections reset.
+    public func removePeer(_ publicKey: PublicKey) -> EventLoopFuture<Void> {
+        eventLoop.submit {
+            self.interfaceLoop.withCore { core, now in
+                guard let id = core.device.peer(for: publicKey) else { return }
+                if let status = core.device.status(of: id) { core.stack.purge(remote: status.allowedIPs, now: now) }
+                self.resolver.forget(id)
+                core.device.removePeer(id, now: now)
+            }
+        }
+    }
+
+    /// Tells where the peer was seen last and starts a handshake with it: how a restarted gateway finds its agents.
+    /// A peer that is already reachable somewhere keeps its endpoint.
+    public func contact(_ publicKey: PublicKey, at endpoint: SocketEndpoint) -> EventLoopFuture<Void> {
+        eventLoop.submit {
+            self.interfaceLoop.withCore { core, now in
+                guard let id = core.device.peer(for: publicKey) else { return }
+                if core.device.status(of: id)?.endpoint == nil { core.device.setEndpoint(endpoint, of: id, now: now) }
+                core.device.initiateHandshake(with: id, now: now)
+            }
+        }
+    }
+
+    /// What the peers, connections and sockets are doing.
+    public func status() -> EventLoopFuture<InterfaceStatus> {
+        eventLoop.submit { self.interfaceLoop.status() }
+    }
+
+    /// Resets every connection and closes the sockets. Keys are wiped.
+    public func close() -> EventLoopFuture<Void> {
+        eventLoop.flatSubmit { self.interfaceLoop.close() }
+    }
+}
+
+/// A TCP listener inside the tunnel.
+public final class WireGuardListener: Sendable {
+    private let interface: InterfaceLoop
+    private let id: ListenerID
+
+    init(interface: InterfaceLoop, id: ListenerID) {
+        self.interface = interface
+        self.id = id
+    }
+
+    /// Stops accepting; accepted connections live on.
+    public func close() -> EventLoopFuture<Void> {
+        let (interface, id) = (interface, id)
+        return interface.eventLoop.submit { interface.closeListener(id) }
+    }
+}
+
+extension ConnectionOptions {
+    /// For connections through a tunnel: 3 s to connect, gives up 30 s after the peer falls silent, keepalive every 15 s.
+    public static var tunnelDefault: ConnectionOptions {
+        var options = ConnectionOptions()
+        options.connectTimeout = .seconds(3)
+        options.userTimeout = .seconds(30)
+        options.keepalive = .seconds(15)
+        return options
+    }
+}
