@@ -1,0 +1,135 @@
+import Inet
+import Logging
+import NIOCore
+import NIOExtras
+import NIOPosix
+import Synchronization
+
+/// A listening socket for clients, with the connections that it accepted.
+package final class PublicListener: Sendable {
+    package enum Kind: Sendable {
+        case https(any TLSFront)
+        /// Plain HTTP: for a ``ProxyService`` with a ``RedirectRouter``, or in tests.
+        case http
+    }
+
+    package let endpoint: SocketEndpoint
+    private let channel: any Channel
+    private let quiescing: QuiescingHelper
+    private let connections: Connections
+
+    /// Binds and accepts. Fails with ``ListenError``.
+    package static func bind(
+        _ endpoint: SocketEndpoint, kind: Kind, service: ProxyService, limiter: ConnectionLimiter, group: any EventLoopGroup
+    ) -> EventLoopFuture<PublicListener> {
+        let quiescing = QuiescingHelper(group: group)
+        let connections = Connections()
+        let bootstrap = ServerBootstrap(group: group)
+            .serverChannelOption(.backlog, value: 1024)
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .serverChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(quiescing.helper.makeServerChannelHandler(channel: channel))
+                }
+            }
+            .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+            .childChannelOption(.allowRemoteHalfClosure, value: true)
+            .childChannelOption(.writeBufferWaterMark, value: .init(low: 64 * 1024, high: 128 * 1024))
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try accept(channel, kind: kind, service: service, limiter: limiter, connections: connections)
+                }
+            }
+        let bound: EventLoopFuture<any Channel>
+        do {
+            bound = bootstrap.bind(to: try SocketAddress(ipAddress: "\(endpoint.address)", port: Int(endpoint.port)))
+        } catch {
+            bound = group.any().makeFailedFuture(error)
+        }
+        return bound.flatMapErrorThrowing { throw ListenError(endpoint, $0) }.map { channel in
+            PublicListener(endpoint: endpoint, channel: channel, quiescing: quiescing, connections: connections)
+        }
+    }
+
+    /// The bound port, if the endpoint's was 0.
+    package var port: UInt16 { UInt16(clamping: channel.localAddress?.port ?? Int(endpoint.port)) }
+
+    /// Connections that are open now.
+    package var openConnections: Int { connections.all.withLock { $0.count } }
+
+    /// Stops accepting, lets requests in hand end with `Connection: close`, and closes by force what is left at the deadline.
+    package func drain(within limit: TimeAmount) -> EventLoopFuture<Void> {
+        let promise = channel.eventLoop.makePromise(of: Void.self)
+        quiescing.helper.initiateShutdown(promise: promise)
+        let deadline = channel.eventLoop.scheduleTask(in: limit) { self.closeConnections() }
+        promise.futureResult.whenComplete { _ in deadline.cancel() }
+        return promise.futureResult
+    }
+
+    /// Closes all connections at once.
+    package func closeConnections() {
+        for channel in connections.all.withLock({ Array($0.values) }) { channel.close(promise: nil) }
+    }
+
+    private init(endpoint: SocketEndpoint, channel: any Channel, quiescing: QuiescingHelper, connections: Connections) {
+        self.endpoint = endpoint
+        self.channel = channel
+        self.quiescing = quiescing
+        self.connections = connections
+    }
+
+    private static func accept(
+        _ channel: any Channel, kind: Kind, service: ProxyService, limiter: ConnectionLimiter, connections: Connections
+    ) throws {
+        let client = channel.remoteAddress?.ipAddress.flatMap { IPAddress($0) } ?? .anyV6
+        guard limiter.admit(client) else { throw ChannelError.eof }
+        let key = ObjectIdentifier(channel)
+        connections.all.withLock { $0[key] = channel }
+        channel.closeFuture.whenComplete { _ in
+            limiter.release(client)
+            connections.all.withLock { $0[key] = nil }
+        }
+        switch kind {
+        case .http: try service.configure(channel, scheme: .http)
+        case .https(let front):
+            let hello = HandshakeDeadline(channel, clock: service.clock(of: channel.eventLoop), limit: service.limits.header)
+            let handler = front.makeTLSHandler { coverage in
+                hello.end()
+                try service.configure(channel, scheme: .https, coverage: coverage)
+            }
+            try channel.pipeline.syncOperations.addHandler(handler)
+        }
+    }
+
+    private final class Connections: Sendable {
+        let all = Mutex<[ObjectIdentifier: any Channel]>([:])
+    }
+
+    /// `ServerQuiescingHelper` is a promise and two methods that any thread may call, but is not marked so.
+    private final class QuiescingHelper: @unchecked Sendable {
+        let helper: ServerQuiescingHelper
+        init(group: any EventLoopGroup) { helper = ServerQuiescingHelper(group: group) }
+    }
+}
+
+/// Closes the connection of a client that connects and does not say hello.
+private final class HandshakeDeadline: ClockWatcher {
+    private let channel: any Channel
+    private let clock: ConnectionClock
+    let deadline: NIODeadline
+
+    init(_ channel: any Channel, clock: ConnectionClock, limit: TimeAmount) {
+        self.channel = channel
+        self.clock = clock
+        deadline = clock.deadline(after: limit)
+        clock.add(self)
+        channel.closeFuture.assumeIsolated().whenComplete { _ in self.end() }
+    }
+
+    func end() { clock.remove(self) }
+
+    func deadlineReached() {
+        end()
+        channel.close(promise: nil)
+    }
+}

@@ -1,0 +1,55 @@
+import NIOCore
+import NIOHTTP1
+
+/// Every limit of the HTTP side. There is none on the length of a body or of a response's life.
+package struct ProxyLimits: Sendable {
+    /// From the first byte of a request head (or the accepted connection) to its last.
+    package var header: TimeAmount = .seconds(10)
+    /// Without progress of a body, in either direction.
+    package var bodyIdle: TimeAmount = .seconds(60)
+    package var connect: TimeAmount = .seconds(3)
+    /// From the end of the request to the head of the response.
+    package var responseHead: TimeAmount = .seconds(60)
+    /// A client's connection between requests.
+    package var keepAliveIdle: TimeAmount = .seconds(75)
+    /// A pooled upstream connection between requests.
+    package var poolIdle: TimeAmount = .seconds(75)
+    /// How long a closing connection may still send what is thrown away, so that a reset does not overtake the answer.
+    package var linger: TimeAmount = .seconds(2)
+    /// WebSocket without a byte in either direction; nil is for ever.
+    package var upgradedIdle: TimeAmount?
+    /// Resolution of all of the above: they end up to this much late.
+    package var clockInterval: TimeAmount = .milliseconds(500)
+    /// Bytes of one header field, name and value apart.
+    package var headerFieldSize = 16 * 1024
+    /// Bytes of all header fields together.
+    package var headerListSize = 48 * 1024
+    package var headerFieldCount = 128
+    /// Idle upstream connections for one target and loop.
+    package var poolIdlePerTarget = 64
+    /// Idle upstream connections of one loop.
+    package var poolIdleTotal = 512
+    /// 1xx answers to one request, 101 apart.
+    package var informationalResponses = 16
+    /// Seconds in `Retry-After` of a 503.
+    package var retryAfter = 5
+
+    package init() {}
+
+    /// An agent keeps its connections longer than a gateway's pool does, so that a pooled connection is not closed in the moment of its use.
+    package static var agent: ProxyLimits {
+        var limits = ProxyLimits()
+        limits.keepAliveIdle = .seconds(100)
+        limits.responseHead = .seconds(65)
+        limits.poolIdle = .seconds(30)
+        return limits
+    }
+
+    var decoder: NIOHTTPDecoderLimitConfiguration {
+        var configuration = NIOHTTPDecoderLimitConfiguration()
+        configuration.maxHeaderFieldSize = headerFieldSize
+        configuration.maxHeaderListSize = headerListSize
+        configuration.maxHeaderFieldCount = headerFieldCount
+        return configuration
+    }
+}

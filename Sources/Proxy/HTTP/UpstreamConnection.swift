@@ -1,0 +1,166 @@
+import NIOCore
+import NIOHTTP1
+
+/// The end of the pipeline of a connection to an upstream. Serves one request at a time, then waits in the pool.
+///
+///     idle ◄──────────── finishing(reuse) ◄──response's end── leased
+///       └──lease──────────────────────────────────────────────► ▲
+///
+/// `finishing` lasts until the end of the read that brought the response's end: bytes behind the response are nobody's answer, and
+/// the connection that sent them is not used again.
+final class UpstreamConnection: ChannelDuplexHandler, RemovableChannelHandler {
+    typealias InboundIn = HTTPClientResponsePart
+    typealias OutboundIn = HTTPClientRequestPart
+    typealias OutboundOut = HTTPClientRequestPart
+
+    private enum Phase {
+        case idle
+        case leased(ProxyHandler)
+        case finishing(reuse: Bool)
+        case closed
+    }
+
+    let target: UpstreamTarget
+    private let pool: UpstreamPool
+    private var phase = Phase.idle
+    private var context: ChannelHandlerContext?
+    private var lastError: (any Error)?
+    private var isReadPaused = false
+    private var isReadHeld = false
+    private(set) var isReused = false
+    var idleSince = NIODeadline.uptimeNanoseconds(0)
+
+    init(target: UpstreamTarget, pool: UpstreamPool) {
+        self.target = target
+        self.pool = pool
+    }
+
+    static func configure(_ channel: any Channel, target: UpstreamTarget, pool: UpstreamPool, limits: ProxyLimits) throws
+        -> UpstreamConnection
+    {
+        let connection = UpstreamConnection(target: target, pool: pool)
+        var encoder = HTTPRequestEncoder.Configuration()
+        encoder.automaticallySetFramingHeaders = false
+        let decoder = HTTPResponseDecoder(
+            leftOverBytesStrategy: .forwardBytes, informationalResponseStrategy: .forward, limitConfiguration: limits.decoder)
+        let operations = channel.pipeline.syncOperations
+        try operations.addHandler(HTTPRequestEncoder(configuration: encoder))
+        try operations.addHandler(ByteToMessageHandler(decoder))
+        try operations.addHandler(connection)
+        return connection
+    }
+
+    var isActive: Bool {
+        guard case .closed = phase else { return context?.channel.isActive ?? false }
+        return false
+    }
+    var isWritable: Bool { context?.channel.isWritable ?? false }
+    var channel: (any Channel)? { context?.channel }
+
+    func lease(to handler: ProxyHandler) { phase = .leased(handler) }
+
+    func send(_ part: HTTPClientRequestPart) { context?.write(wrapOutboundOut(part), promise: nil) }
+
+    func flush() { context?.flush() }
+
+    /// Back-pressure of the client.
+    func setReadPaused(_ paused: Bool) {
+        isReadPaused = paused
+        guard !paused, isReadHeld else { return }
+        isReadHeld = false
+        context?.read()
+    }
+
+    /// The response is complete.
+    func finish(reuse: Bool) { phase = .finishing(reuse: reuse) }
+
+    /// The request is over, the response is not wanted.
+    func abandon() {
+        phase = .closed
+        context?.close(promise: nil)
+    }
+
+    /// The pool has too many, or had it too long.
+    func closeIdle() {
+        phase = .closed
+        context?.close(promise: nil)
+    }
+
+    func handlerAdded(context: ChannelHandlerContext) { self.context = context }
+
+    func handlerRemoved(context: ChannelHandlerContext) { self.context = nil }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        switch phase {
+        case .leased(let handler): handler.receive(unwrapInboundIn(data))
+        case .idle:
+            pool.remove(self)
+            closeIdle()
+        case .finishing: phase = .finishing(reuse: false)
+        case .closed: break
+        }
+    }
+
+    func channelReadComplete(context: ChannelHandlerContext) {
+        switch phase {
+        case .leased(let handler): handler.upstreamReadComplete()
+        case .finishing(let reuse):
+            if reuse, context.channel.isActive {
+                phase = .idle
+                isReused = true
+                setReadPaused(false)
+                pool.put(self)
+            } else {
+                closeIdle()
+            }
+        case .idle, .closed: break
+        }
+        context.fireChannelReadComplete()
+    }
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        if case .leased(let handler) = phase { handler.upstreamWritabilityChanged() }
+        context.fireChannelWritabilityChanged()
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        lastError = error
+        switch phase {
+        case .leased(let handler):
+            phase = .closed
+            handler.upstreamLost(self, error: error)
+        case .idle:
+            pool.remove(self)
+            phase = .closed
+        case .finishing, .closed: phase = .closed
+        }
+        context.close(promise: nil)
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if event as? ChannelEvent == .inputClosed { lose(context: context) }
+        context.fireUserInboundEventTriggered(event)
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        lose(context: context)
+        context.fireChannelInactive()
+    }
+
+    func read(context: ChannelHandlerContext) {
+        if isReadPaused { isReadHeld = true } else { context.read() }
+    }
+
+    private func lose(context: ChannelHandlerContext) {
+        switch phase {
+        case .leased(let handler):
+            phase = .closed
+            handler.upstreamLost(self, error: lastError)
+        case .idle:
+            pool.remove(self)
+            phase = .closed
+        case .finishing, .closed: phase = .closed
+        }
+        context.close(promise: nil)
+    }
+}
