@@ -4,7 +4,7 @@ import Inet
 ///
 /// A peer's entry may be earlier than its true deadline, never later. Pushing a deadline back, which each packet does, costs
 /// nothing; the early wake-up finds nothing due and enters the true one.
-struct DeadlineQueue {
+package struct DeadlineQueue {
     private struct Entry {
         var deadline: Instant
         var peer: UInt32
@@ -15,12 +15,14 @@ struct DeadlineQueue {
     private var positions: [UInt32] = []
     private static let absent = UInt32.max
 
+    package init() {}
+
     /// The first deadline of all.
-    var earliest: Instant? { heap.first?.deadline }
+    package var earliest: Instant? { heap.first?.deadline }
 
     /// Makes sure that `peer` is looked at by `deadline`. Later deadlines than the entered one change nothing.
     @inline(__always)
-    mutating func schedule(_ peer: Int, by deadline: Instant) {
+    package mutating func schedule(_ peer: Int, by deadline: Instant) {
         if peer < positions.count {
             let position = positions[peer]
             if position != Self.absent && heap[Int(position)].deadline <= deadline { return }
@@ -29,13 +31,13 @@ struct DeadlineQueue {
     }
 
     /// Takes out a peer whose entry is due.
-    mutating func popDue(now: Instant) -> Int? {
+    package mutating func popDue(now: Instant) -> Int? {
         guard let first = heap.first, first.deadline <= now else { return nil }
         remove(Int(first.peer))
         return Int(first.peer)
     }
 
-    mutating func remove(_ peer: Int) {
+    package mutating func remove(_ peer: Int) {
         guard peer < positions.count, positions[peer] != Self.absent else { return }
         let position = Int(positions[peer])
         positions[peer] = Self.absent

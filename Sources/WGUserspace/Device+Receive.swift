@@ -95,7 +95,7 @@ extension Device {
             peers[place].lastRefusedTimestamp = nil
             peers[place].lastInitiationAcceptedAt = now
             peers[place].authenticatedReceived(byteCount: message.byteCount, now: now)
-            peers[place].sessionDerived(now: now)
+            peers[place].timers.sessionDerived(now: now, random: random)
             if peers[place].endpoint != source { roam(place, to: source) }
             outbox.enqueue(&peers[place])
             reschedule(place)
@@ -157,7 +157,7 @@ extension Device {
         let prefersPeer = peers[place].isPreferredInitiator
         peers[place].keypairs.installAsInitiator(keypair, startedAt: startedAt, prefersPeer: prefersPeer, indices: &indices)
         peers[place].authenticatedReceived(byteCount: message.byteCount, now: now)
-        peers[place].sessionDerived(now: now)
+        peers[place].timers.sessionDerived(now: now, random: random)
         peers[place].handshakeCompleted(now: now, wallTime: wallTime)
         // Staged packets or an empty one: the responder may not send before it sees one (WG §6.3).
         peers[place].wantsKeepalive = true

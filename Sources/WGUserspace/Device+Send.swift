@@ -62,8 +62,9 @@ extension Device {
     ) -> Range<Int>? {
         guard let (range, wantsRekey) = peers[place].keypairs.seal(&buffer, at: offset, length: length, now: now) else { return nil }
         peers[place].authenticatedSent(byteCount: range.count, now: now)
+        peers[place].wantsKeepalive = false
         if length > 0 {
-            peers[place].timers.dataSent(now: now, random: random)
+            peers[place].timers.dataSent(now: now)
             counters.packetsSent &+= 1
         } else {
             counters.keepalivesSent &+= 1
@@ -138,7 +139,6 @@ extension Device {
                 .map { Transmit(range: $0, endpoint: endpoint, peer: peers[place].id, isHandshake: false) }
         }
         guard peers[place].wantsKeepalive else { return nil }
-        peers[place].wantsKeepalive = false
         return seal(&buffer, at: offset, length: 0, to: place, now: now)
             .map { Transmit(range: $0, endpoint: endpoint, peer: peers[place].id, isHandshake: false) }
     }

@@ -49,6 +49,11 @@ extension Device {
             peers[place].timers.retransmitHandshake = last + Constants.rekeyTimeout
             return
         }
+        if peers[place].keypairs.isAboutToBeConfirmed(now: now), !peers[place].keypairs.isReady(now: now) {
+            // The peer was first; if our response got lost, so will its patience be, and we try in its place.
+            peers[place].timers.retransmitHandshake = now + Constants.rekeyTimeout + random.jitter()
+            return
+        }
         peers[place].wantsInitiation = true
         outbox.enqueue(&peers[place])
     }

@@ -162,6 +162,17 @@ public struct Device: ~Copyable {
     /// When ``handleTimeout(now:)`` wants to be called next; `nil` if nothing is pending. It may be early, never late.
     public var nextDeadline: Instant? { deadlines.earliest }
 
+    /// For tests: the counter of the next packet to a peer.
+    package mutating func setSendCounter(_ counter: UInt64, of id: PeerID) {
+        if let place = peers.place(of: id) { peers[place].keypairs.setSendCounter(counter) }
+    }
+
+    /// For tests: how many receiver indices are in use.
+    package var indexCount: Int { indices.count }
+
+    /// For tests: bytes of all staged packets.
+    package var stagedBytes: Int { stagedByteCount }
+
     // MARK: - Inside
 
     mutating func emit(_ event: DeviceEvent) {
@@ -192,14 +203,14 @@ public struct Device: ~Copyable {
     }
 
     private mutating func setAllowedIPs(_ wanted: [IPPrefix], of place: Int) {
-        let wantedSet = Set(wanted)
-        for prefix in peers[place].allowedIPs where !wantedSet.contains(prefix) { routes.remove(prefix, peer: place) }
-        for prefix in wantedSet {
+        var seen = Set<IPPrefix>()
+        let prefixes = wanted.filter { seen.insert($0).inserted }
+        for prefix in peers[place].allowedIPs where !seen.contains(prefix) { routes.remove(prefix, peer: place) }
+        peers[place].allowedIPs = prefixes
+        for prefix in prefixes {
             guard let former = routes.insert(prefix, peer: place), former != place else { continue }
             peers[former].allowedIPs.removeAll { $0 == prefix }
         }
-        var seen = Set<IPPrefix>()
-        peers[place].allowedIPs = wanted.filter { seen.insert($0).inserted }
     }
 
     private mutating func moveEndpoint(of place: Int, to endpoint: SocketEndpoint, now: Instant) {
@@ -213,7 +224,7 @@ public struct Device: ~Copyable {
     }
 
     private mutating func setPersistentKeepalive(_ duration: Duration?, of place: Int, now: Instant) {
-        let interval = duration.flatMap { $0 > .zero ? Interval(min($0, .seconds(65_535))) : nil }
+        let interval = duration.flatMap { $0 > .zero ? Interval(min(max($0, .seconds(1)), .seconds(65_535))) : nil }
         guard interval != peers[place].keepaliveInterval else { return }
         let wasOff = peers[place].keepaliveInterval == nil
         peers[place].keepaliveInterval = interval

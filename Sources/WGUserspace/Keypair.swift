@@ -28,7 +28,7 @@ struct Keypair: ~Copyable {
     /// A crossing handshake's better keypair is in use; this one only receives what is still under way.
     var isSuperseded = false
     /// The counter of the next packet.
-    package var sendCounter: UInt64 = 0
+    var sendCounter: UInt64 = 0
 
     private let keys: TransportKeys
     private var window = ReplayWindow()
@@ -44,14 +44,13 @@ struct Keypair: ~Copyable {
         rekeyOnReceiveAt = now + Constants.rekeyOnReceiveAfterTime
     }
 
-    func isUsable(now: Instant) -> Bool { now < rejectAt && sendCounter < Constants.rejectAfterMessages }
-
     /// Whether sending has to ask for new keys: too many messages for either side, or too long for the initiator.
     func wantsRekeyOnSend(now: Instant) -> Bool {
         (isInitiator && now >= rekeyOnSendAt) || sendCounter > Constants.rekeyAfterMessages
     }
 
-    /// Writes the header at `offset` and seals the `length` bytes behind it. The counter moves on; `isUsable` was asked before.
+    /// Writes the header at `offset` and seals the `length` bytes behind it. The counter moves on; whether age and counter
+    /// allow it was asked before.
     ///
     /// - Returns: the range of the datagram.
     mutating func seal(_ buffer: inout MutableRawSpan, at offset: Int, length: Int) -> Range<Int> {

@@ -39,11 +39,16 @@ struct KeypairSlots: ~Copyable {
     private var previousIndex: UInt32?
     private(set) var currentIndex: UInt32?
     private var nextIndex: UInt32?
+    /// When `next` was made; the past if there is none.
+    private var nextCreatedAt = Instant(nanoseconds: 0)
 
     /// The moment `current` may be used no longer; the past if there is none.
     private var currentRejectAt = Instant(nanoseconds: 0)
 
     var isEmpty: Bool { previousIndex == nil && currentIndex == nil && nextIndex == nil }
+
+    /// Whether the peer will confirm a session that we answered for any moment now.
+    func isAboutToBeConfirmed(now: Instant) -> Bool { nextIndex != nil && now < nextCreatedAt + Constants.rekeyTimeout }
 
     /// Whether something can be sealed.
     @inline(__always)
@@ -70,7 +75,7 @@ struct KeypairSlots: ~Copyable {
         _ keypair: consuming Keypair, startedAt: Instant, prefersPeer: Bool, indices: inout IndexTable
     ) {
         drop(.previous, indices: &indices)
-        if let created = next?.takeCreatedAt(), !(prefersPeer && created >= startedAt) { next?.isSuperseded = true }
+        if !(prefersPeer && nextCreatedAt >= startedAt) { next?.isSuperseded = true }
         moveCurrentToPrevious()
         setCurrent(keypair)
     }
@@ -80,6 +85,7 @@ struct KeypairSlots: ~Copyable {
         drop(.previous, indices: &indices)
         drop(.next, indices: &indices)
         nextIndex = keypair.localIndex
+        nextCreatedAt = keypair.createdAt
         next = consume keypair
     }
 
@@ -159,8 +165,6 @@ struct KeypairSlots: ~Copyable {
 
 extension Keypair {
     // These change nothing but the flag, and are mutating because an optional's payload is reached so only.
-    fileprivate mutating func takeCreatedAt() -> Instant { createdAt }
-
     fileprivate mutating func asksForRekeyOnSend(now: Instant) -> Bool { wantsRekeyOnSend(now: now) }
 
     fileprivate mutating func asksForRekeyOnReceive(now: Instant) -> Bool {

@@ -90,7 +90,6 @@ struct Peer: ~Copyable {
     @inline(__always)
     mutating func authenticatedSent(byteCount: Int, now: Instant) {
         sentBytes &+= UInt64(byteCount)
-        wantsKeepalive = false
         timers.receiveAnsweredBySending()
         rearmPersistentKeepalive(now: now)
     }
@@ -121,7 +120,4 @@ struct Peer: ~Copyable {
         lastHandshake = now
         lastHandshakeWallTime = wallTime
     }
-
-    /// New keys were derived (WG §6.3).
-    mutating func sessionDerived(now: Instant) { timers.zeroing = now + Constants.zeroingTime }
 }

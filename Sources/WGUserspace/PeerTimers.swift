@@ -17,6 +17,8 @@ struct PeerTimers {
     var persistentKeepalive = off
     /// All keys are wiped (WG §6.3).
     var zeroing = off
+    /// From the first unanswered packet to `newHandshake`; its jitter is drawn with each session, not with each packet.
+    private var newHandshakeDelay = Constants.newHandshakeTimeout
 
     static let off = Instant.distantFuture
 
@@ -39,15 +41,20 @@ struct PeerTimers {
 
     /// Data left. The wait counts from the *first* packet that is not answered.
     @inline(__always)
-    mutating func dataSent(now: Instant, random: RandomSource) {
-        guard newHandshake == Self.off else { return }
-        newHandshake = now + Constants.newHandshakeTimeout + random.jitter()
+    mutating func dataSent(now: Instant) {
+        if newHandshake == Self.off { newHandshake = now + newHandshakeDelay }
     }
 
     /// Data, not a keepalive, came.
     @inline(__always)
     mutating func dataReceived(now: Instant) {
         if passiveKeepalive == Self.off { passiveKeepalive = now + Constants.keepaliveTimeout }
+    }
+
+    /// New keys were derived (WG §6.3).
+    mutating func sessionDerived(now: Instant, random: RandomSource) {
+        zeroing = now + Constants.zeroingTime
+        newHandshakeDelay.nanoseconds = Constants.newHandshakeTimeout.nanoseconds + random.jitter().nanoseconds
     }
 
     /// Whether `deadline` is due; it is disarmed then.

@@ -1,0 +1,324 @@
+import Inet
+import Noise
+import Testing
+import WGUserspace
+
+@Suite struct TimerTests {
+    private func isInitiation(_ datagram: Datagram) -> Bool { datagram.type == 1 }
+    private func isKeepalive(_ datagram: Datagram) -> Bool { datagram.isKeepalive }
+
+    // MARK: - Rekey
+
+    @Test("the initiator asks for new keys with the first packet at 120 s, not before")
+    func rekeyOnSend() throws {
+        let nodes = TwoDevices()
+        nodes.latency = .zero
+        try nodes.connect()
+        let start = try #require(nodes.a.status().lastHandshake)
+        nodes.clearTrace()
+        nodes.advance(by: start + .seconds(120) - nodes.now - .nanoseconds(1))
+        nodes.send(1, from: nodes.a)
+        #expect(nodes.sent(1, by: nodes.a).isEmpty)
+        nodes.advance(by: .nanoseconds(1))
+        #expect(nodes.sent(1, by: nodes.a).isEmpty)
+        nodes.send(2, from: nodes.a)
+        #expect(nodes.times(by: nodes.a, isInitiation) == [start + .seconds(120)])
+        nodes.advance(by: .seconds(1))
+        #expect(nodes.b.received == [1, 2])
+        #expect(try nodes.a.status().lastHandshake == start + .seconds(120))
+    }
+
+    @Test("the responder does not ask at 120 s")
+    func responderDoesNot() throws {
+        let nodes = TwoDevices()
+        try nodes.connect()
+        nodes.clearTrace()
+        nodes.advance(by: .seconds(130))
+        nodes.isDelivered = { $0.source == nodes.b.endpoint }
+        nodes.send(1, from: nodes.b)
+        #expect(nodes.sent(1, by: nodes.b).isEmpty)
+    }
+
+    @Test("the initiator that only receives asks at 165 s, once per keypair")
+    func rekeyOnReceive() throws {
+        let nodes = TwoDevices()
+        nodes.latency = .zero
+        try nodes.connect()
+        let start = try #require(nodes.a.status().lastHandshake)
+        nodes.clearTrace()
+        nodes.isDelivered = { $0.source == nodes.b.endpoint }
+        nodes.advance(by: start + .seconds(165) - nodes.now - .nanoseconds(1))
+        // No keepalive of its own may ask before.
+        nodes.send(1, from: nodes.b)
+        nodes.advance(by: .zero)
+        #expect(nodes.a.received == [1])
+        #expect(nodes.sent(1, by: nodes.a).isEmpty)
+        nodes.advance(by: .nanoseconds(1))
+        nodes.send(2, from: nodes.b)
+        nodes.advance(by: .zero)
+        #expect(nodes.times(by: nodes.a, isInitiation) == [start + .seconds(165)])
+        nodes.send(3, from: nodes.b)
+        nodes.advance(by: .zero)
+        #expect(nodes.sent(1, by: nodes.a).count == 1)
+    }
+
+    @Test("at 180 s nothing is sealed any more; the packet waits for new keys")
+    func expiryOnSend() throws {
+        let nodes = TwoDevices()
+        nodes.latency = .zero
+        try nodes.connect()
+        let start = try #require(nodes.a.status().lastHandshake)
+        nodes.advance(by: start + .seconds(180) - nodes.now - .nanoseconds(1))
+        nodes.isDelivered = { _ in false }
+        guard case .datagram = nodes.send(1, from: nodes.b) else {
+            Issue.record("still valid")
+            return
+        }
+        nodes.now += .nanoseconds(1)
+        #expect(nodes.send(2, from: nodes.b) == .staged(try nodes.b.peer))
+        #expect(nodes.sent(1, by: nodes.b).count == 1)
+        nodes.isDelivered = { _ in true }
+        nodes.advance(by: .seconds(6))
+        #expect(nodes.a.received == [2])
+    }
+
+    @Test("at 180 s nothing is opened any more, though no timer ran")
+    func expiryOnReceive() throws {
+        let nodes = TwoDevices()
+        nodes.latency = .zero
+        try nodes.connect()
+        let start = try #require(nodes.a.status().lastHandshake)
+        nodes.now = start + .seconds(179)
+        nodes.isDelivered = { _ in false }
+        nodes.send(1, from: nodes.b)
+        nodes.send(2, from: nodes.b)
+        let data = nodes.sent(4, by: nodes.b)
+        nodes.now = start + .seconds(180) - .nanoseconds(1)
+        nodes.deliver(data[data.count - 2].bytes, to: nodes.a)
+        #expect(nodes.a.received == [1])
+        nodes.now = start + .seconds(180)
+        #expect(nodes.deliver(data[data.count - 1].bytes, to: nodes.a) == .dropped(.expiredKeypair))
+    }
+
+    @Test("2^60 messages ask for new keys; the last 2^13 counters are neither sent nor opened")
+    func messageLimits() throws {
+        let nodes = TwoDevices()
+        try nodes.connect()
+        nodes.advance(by: .seconds(6))
+        nodes.a.device.setSendCounter(Constants.rekeyAfterMessages - 1, of: try nodes.a.peer)
+        nodes.clearTrace()
+        nodes.send(1, from: nodes.a)
+        #expect(nodes.sent(1, by: nodes.a).isEmpty)
+        nodes.send(2, from: nodes.a)
+        #expect(nodes.sent(1, by: nodes.a).count == 1)
+        nodes.advance(by: .seconds(1))
+        #expect(nodes.b.received == [1, 2])
+
+        nodes.advance(by: .seconds(6))
+        nodes.isDelivered = { _ in false }
+        nodes.a.device.setSendCounter(Constants.rejectAfterMessages - 1, of: try nodes.a.peer)
+        nodes.send(3, from: nodes.a)
+        #expect(nodes.send(4, from: nodes.a) == .staged(try nodes.a.peer))
+        var last = try #require(nodes.sent(4, by: nodes.a).last).bytes
+        #expect(nodes.deliver(last, to: nodes.b) == .packet(16..<48, from: try nodes.b.peer))
+        last.withSpan { $0.storeLittleEndian(Constants.rejectAfterMessages, at: 8) }
+        #expect(nodes.deliver(last, to: nodes.b) == .dropped(.counterLimit))
+    }
+
+    // MARK: - Retry
+
+    @Test("an unanswered initiation is repeated every 5 s with jitter and given up after 90 s; new traffic begins again")
+    func retryAndGiveUp() throws {
+        let nodes = TwoDevices()
+        nodes.isDelivered = { _ in false }
+        let start = nodes.now
+        nodes.send(1, from: nodes.a)
+        nodes.advance(by: .seconds(300))
+        let times = nodes.times(by: nodes.a, isInitiation)
+        #expect((17...18).contains(times.count))
+        for (earlier, later) in zip(times, times.dropFirst()) {
+            #expect(later - earlier >= .seconds(5) && later - earlier <= .milliseconds(5333))
+        }
+        #expect(Set(zip(times, times.dropFirst()).map { $1 - $0 }).count > 1)
+        #expect((times.last ?? start) < start + .seconds(90))
+        let peer = try nodes.a.peer
+        #expect(nodes.a.events.filter { $0 == .handshakeGaveUp(peer) }.count == 1)
+        #expect(nodes.a.events.filter { $0 == .handshakeRetry(peer) }.count == times.count - 1)
+        #expect(nodes.a.drops(.handshakeGaveUp) == 1)
+        #expect(try nodes.a.status().stagedPackets == 0)
+
+        nodes.isDelivered = { _ in true }
+        nodes.send(2, from: nodes.a)
+        nodes.advance(by: .seconds(1))
+        #expect(nodes.b.received == [2])
+    }
+
+    @Test("a persistent keepalive begins again what was given up")
+    func keepaliveRevives() throws {
+        let nodes = TwoDevices(keepalive: .seconds(25))
+        nodes.isDelivered = { _ in false }
+        nodes.advance(by: .seconds(95))
+        #expect(nodes.a.events.contains(.handshakeGaveUp(try nodes.a.peer)))
+        nodes.isDelivered = { _ in true }
+        nodes.advance(by: .seconds(26))
+        #expect(try nodes.a.status().hasSession)
+    }
+
+    @Test("data that nobody answers for 15 s leads to a new handshake, counted from the first such packet")
+    func noAnswer() throws {
+        let nodes = TwoDevices()
+        try nodes.connect()
+        nodes.advance(by: .seconds(20))
+        nodes.clearTrace()
+        nodes.isDelivered = { _ in false }
+        let first = nodes.now
+        for number in UInt32(0)..<30 {
+            nodes.send(number, from: nodes.b)
+            nodes.advance(by: .milliseconds(500))
+        }
+        #expect(nodes.sent(1, by: nodes.b).isEmpty)
+        nodes.advance(by: .milliseconds(400))
+        let time = try #require(nodes.times(by: nodes.b, isInitiation).first)
+        #expect(time >= first + .seconds(15) && time <= first + .milliseconds(15_333))
+    }
+
+    @Test("anything authenticated is an answer")
+    func anAnswer() throws {
+        let nodes = TwoDevices()
+        try nodes.connect()
+        nodes.clearTrace()
+        for number in UInt32(0)..<100 {
+            nodes.send(number, from: nodes.b)
+            nodes.advance(by: .seconds(1))
+        }
+        #expect(nodes.sent(1, by: nodes.b).isEmpty && nodes.sent(1, by: nodes.a).isEmpty)
+    }
+
+    // MARK: - Keepalives
+
+    @Test("received data is answered by a keepalive after 10 s, a keepalive is not answered")
+    func passiveKeepalive() throws {
+        let nodes = TwoDevices()
+        nodes.latency = .zero
+        try nodes.connect()
+        nodes.advance(by: .seconds(20))
+        nodes.clearTrace()
+        let start = nodes.now
+        nodes.send(1, from: nodes.a)
+        nodes.advance(by: .seconds(4))
+        nodes.send(2, from: nodes.a)
+        nodes.advance(by: .seconds(60))
+        #expect(nodes.times(by: nodes.b, isKeepalive) == [start + .seconds(10)])
+        #expect(nodes.times(by: nodes.a, isKeepalive).isEmpty)
+    }
+
+    @Test("data that goes the other way is the answer")
+    func noPassiveKeepalive() throws {
+        let nodes = TwoDevices()
+        try nodes.connect()
+        nodes.clearTrace()
+        nodes.send(1, from: nodes.a)
+        nodes.advance(by: .seconds(5))
+        nodes.send(2, from: nodes.b)
+        nodes.advance(by: .seconds(9))
+        #expect(nodes.times(by: nodes.b, isKeepalive).isEmpty)
+    }
+
+    @Test("the first persistent keepalive leaves at once when it is enabled, the others after silence only")
+    func persistentKeepalive() throws {
+        let nodes = TwoDevices(keepalive: .seconds(25))
+        nodes.latency = .zero
+        nodes.flush()
+        #expect(nodes.sent(1, by: nodes.a).count == 1)
+        nodes.advance(by: .zero)
+        let start = nodes.now
+        nodes.clearTrace()
+        nodes.advance(by: .seconds(10))
+        nodes.send(1, from: nodes.a)
+        nodes.advance(by: .seconds(60))
+        // B's passive keepalive at 20 s re-arms it too.
+        #expect(nodes.times(by: nodes.a, isKeepalive) == [start + .seconds(45), start + .seconds(70)])
+    }
+
+    @Test("a persistent keepalive that is enabled on a living session goes out at once, and no more when it is disabled")
+    func toggledKeepalive() throws {
+        let nodes = TwoDevices()
+        try nodes.connect()
+        nodes.clearTrace()
+        func configure(_ keepalive: Duration?) {
+            nodes.a.device.setPeer(
+                PeerConfiguration(
+                    publicKey: nodes.b.publicKey, endpoint: nodes.b.endpoint, allowedIPs: [IPPrefix(host: nodes.b.address)],
+                    persistentKeepalive: keepalive), now: nodes.now)
+        }
+        configure(.seconds(5))
+        nodes.flush()
+        #expect(nodes.times(by: nodes.a, isKeepalive) == [nodes.now])
+        configure(nil)
+        nodes.advance(by: .seconds(60))
+        #expect(nodes.times(by: nodes.a, isKeepalive).count == 1)
+        #expect(nodes.sent(1, by: nodes.a).isEmpty)
+    }
+
+    // MARK: - Zeroing
+
+    @Test("after ten minutes of silence no key and no index is left")
+    func zeroing() throws {
+        let nodes = TwoDevices()
+        try nodes.connect()
+        #expect(nodes.a.device.indexCount == 1 && nodes.b.device.indexCount == 1)
+        nodes.advance(by: .seconds(539))
+        #expect(nodes.a.device.indexCount == 1)
+        nodes.advance(by: .seconds(61))
+        #expect(nodes.a.device.indexCount == 0 && nodes.b.device.indexCount == 0)
+        #expect(try !nodes.a.status().hasSession && !nodes.b.status().hasSession)
+        nodes.send(1, from: nodes.b)
+        nodes.advance(by: .seconds(1))
+        #expect(nodes.a.received == [1])
+    }
+
+    @Test("what is left of a handshake that failed is wiped too")
+    func zeroingAfterFailure() {
+        let nodes = TwoDevices()
+        nodes.isDelivered = { _ in false }
+        nodes.send(1, from: nodes.a)
+        nodes.advance(by: .seconds(100))
+        #expect(nodes.a.device.indexCount == 1)
+        nodes.advance(by: .seconds(540))
+        #expect(nodes.a.device.indexCount == 0)
+    }
+
+    @Test("all can be wiped at once, as before the machine suspends")
+    func wipeSessions() throws {
+        let nodes = TwoDevices()
+        try nodes.connect()
+        nodes.a.device.wipeSessions()
+        #expect(nodes.a.device.indexCount == 0)
+        #expect(try !nodes.a.status().hasSession)
+    }
+
+    // MARK: - A long time
+
+    @Test("traffic for 24 hours: new keys on time, and not one packet lost")
+    func aDay() throws {
+        let nodes = TwoDevices()
+        let packets: UInt32 = 24 * 3600
+        var dropped = UInt64(0)
+        for number in 0..<packets {
+            nodes.send(number, from: nodes.a)
+            nodes.send(number, from: nodes.b)
+            nodes.advance(by: .seconds(1))
+            dropped = nodes.a.device.drops.total + nodes.b.device.drops.total
+            if dropped > 0 { break }
+            if number % 1000 == 999 { nodes.clearTrace() }
+        }
+        nodes.advance(by: .seconds(1))
+        #expect(dropped == 0)
+        #expect(nodes.a.received == Array(0..<packets))
+        #expect(nodes.b.received == Array(0..<packets))
+        // The first packets cross, and then one side renews: 120 s, and the packet after it.
+        let sessions = nodes.a.device.counters.initiationsSent + nodes.b.device.counters.initiationsSent
+        #expect((713...723).contains(sessions), "\(sessions)")
+        #expect(nodes.a.device.indexCount <= 3)
+    }
+}
