@@ -1,0 +1,376 @@
+"""Interleaved rounds of every measurement on both sides, printed as tables: measure.py [--rounds N] [--json FILE] [--only NAME,...] PROGRAM"""
+
+import argparse
+import ctypes
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from bench.sides import DOMAIN, LARGE, Nginx, Ours, Service, memory, processor_time, wait_until_answered  # noqa: E402
+from interop.product import Program, bound_udp_ports  # noqa: E402
+from interop.system import Failure, Lab, wait_until  # noqa: E402
+
+WRK_SECONDS = 3
+ECHO_BYTES = 100_000_000
+
+# name: (unit, which is better, what it is)
+MEASURES = {
+    "download-100mb": ("MB/s", "higher", "100 MB over HTTPS, one client"),
+    "upload-100mb": ("MB/s", "higher", "100 MB over HTTPS, one client"),
+    "https-64": ("requests/s", "higher", "HTTP/1.1 keep-alive, 100 B, 64 connections"),
+    "https-1": ("requests/s", "higher", "the same, 1 connection"),
+    "https-1-p50": ("ms", "lower", "median latency of https-1"),
+    "bulk-down-1": ("MB/s", "higher", "agent to `dial`, plain HTTP inside the tunnel, 1 stream"),
+    "bulk-up-1": ("MB/s", "higher", "`dial` to agent, the same way"),
+    "bulk-echo": ("MB/s", "higher", "`dial` to `echo` and back, each way at the same time"),
+    "startup": ("ms", "lower", "start of the front process to the first answered request"),
+    "rss-idle": ("MB", "lower", "resident memory of the front process before load"),
+    "rss-peak": ("MB", "lower", "peak memory of the front process over the whole run"),
+}
+BULK = ("bulk-down-1", "bulk-up-1", "bulk-echo")
+
+
+class Run:
+    """All values of one run: by measurement and side, and CPU seconds by process."""
+
+    def __init__(self, program, lab, only):
+        self.only = only
+        self.program, self.lab = program, lab
+        self.values = {name: {} for name in MEASURES}
+        self.processor = {name: {} for name in MEASURES}
+        self.notes = []
+        self.service = Service(lab)
+        self.sides = [Ours(program, lab, self.service), Nginx(lab, self.service)]
+        for side in self.sides:
+            wait_until_answered(side)
+            # Processes that were asked once, as they stand before any load.
+            self.add("rss-idle", side.name, memory(next(iter(side.processes().values())), "VmRSS"))
+        self.bulk_tunnel = None
+
+    def wants(self, *names):
+        return not self.only or any(name in self.only for name in names)
+
+    def add(self, name, side, value):
+        self.values[name].setdefault(side, []).append(value)
+
+    def note(self, text):
+        if text not in self.notes:
+            self.notes.append(text)
+            print(f"note: {text}", flush=True)
+
+    def round(self, number):
+        order = self.sides if number % 2 == 0 else self.sides[::-1]
+        for names, action in (
+            (("download-100mb",), self.download), (("upload-100mb",), self.upload), (("https-64",), self.https_64),
+            (("https-1", "https-1-p50"), self.https_1), (("startup",), self.startup),
+        ):
+            if self.wants(*names):
+                for side in order:
+                    self.guarded(names[0], side, action)
+        for name, action in (("bulk-down-1", self.bulk_down), ("bulk-up-1", self.bulk_up), ("bulk-echo", self.bulk_echo)):
+            if self.wants(name):
+                self.guarded(name, self.sides[0], action)
+
+    def guarded(self, name, side, action):
+        """One measurement with the CPU seconds of the processes that took part. A failure is a note."""
+        before = {process: processor_time(pid) for process, pid in side.processes().items()}
+        try:
+            more = action(side) or {}
+        except (Failure, OSError, RuntimeError, subprocess.SubprocessError, ValueError) as error:
+            self.note(f"{name} on {side.name}: {error}")
+            return
+        if name == "startup":
+            return
+        used = {process: processor_time(pid) - before.get(process, 0) for process, pid in side.processes().items()}
+        if name in BULK:
+            used = more
+        for process, seconds in used.items():
+            self.processor[name].setdefault(side.name, {}).setdefault(process, []).append(seconds)
+
+    # Over HTTPS
+
+    def curl(self, side, *arguments):
+        command = [
+            "curl", "--silent", "--show-error", "--fail", "--noproxy", "*", "--max-time", "60", "--cacert", self.service.certificate,
+            "--output", "/dev/null", "--write-out", "%{time_total} %{http_code}", *arguments]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=90)
+        if result.returncode != 0:
+            raise RuntimeError(f"curl: {result.stderr.strip()}")
+        return LARGE / 1e6 / float(result.stdout.split()[0])
+
+    def download(self, side):
+        self.add("download-100mb", side.name, self.curl(side, f"https://{DOMAIN}:{side.port}/large"))
+
+    def upload(self, side):
+        self.add("upload-100mb", side.name, self.curl(side, "--upload-file", self.service.large, f"https://{DOMAIN}:{side.port}/sink"))
+
+    def wrk(self, side, connections):
+        result = subprocess.run(
+            ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{WRK_SECONDS}s", "--latency",
+             f"https://{DOMAIN}:{side.port}/small"], capture_output=True, text=True, timeout=WRK_SECONDS + 30)
+        rate = re.search(r"Requests/sec:\s+([\d.]+)", result.stdout)
+        median = re.search(r"50%\s+([\d.]+)(us|ms|s)", result.stdout)
+        if not rate or not median:
+            raise RuntimeError(f"wrk: {(result.stdout + result.stderr).strip()[-300:]}")
+        faults = re.search(r"Non-2xx or 3xx responses: (\d+)|Socket errors: (.*)", result.stdout)
+        if faults:
+            self.note(f"wrk with {connections} connections on {side.name}: {faults[0]}")
+        return float(rate[1]), float(median[1]) * {"us": 0.001, "ms": 1, "s": 1000}[median[2]]
+
+    def https_64(self, side):
+        self.add("https-64", side.name, self.wrk(side, 64)[0])
+
+    def https_1(self, side):
+        rate, median = self.wrk(side, 1)
+        self.add("https-1", side.name, rate)
+        self.add("https-1-p50", side.name, median)
+
+    def startup(self, side):
+        self.peaks(side)
+        side.stop_front()
+        start = time.monotonic()
+        side.start_front()
+        wait_until_answered(side, interval=0.002)
+        self.add("startup", side.name, (time.monotonic() - start) * 1000)
+
+    def peaks(self, side):
+        for process, pid in side.processes().items():
+            if process != "origin":
+                self.values.setdefault(f"peak {process}", {}).setdefault(side.name, []).append(memory(pid, "VmHWM"))
+
+    # Without TLS, straight through the tunnel: a second agent that is dialled to
+
+    def bulk_address(self, ours):
+        """The agent takes the gateway's file here, so that `dial`, which knows an endpoint, starts the handshake at once."""
+        if self.bulk_tunnel is None:
+            self.bulk_tunnel = ours.init("bulk")
+            self.bulk_agent = self.program.start(self.lab, "bulk-agent", [
+                "agent", "--wg", os.path.join(self.bulk_tunnel, "gateway.conf"), "--target", f"127.0.0.1:{self.service.port}",
+                "--state", self.lab.private_directory("bulk-state")])
+            wait_until(lambda: bound_udp_ports(self.bulk_agent.pid), 10, "the second agent has its UDP socket")
+        return "10.1.0.254:80"
+
+    def dial(self, directory, address):
+        return self.program.start(
+            self.lab, "dial", ["dial", "--wg", os.path.join(directory, "agent.conf"), address], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def bulk_down(self, ours):
+        address = self.bulk_address(ours)
+        before = processor_time(self.bulk_agent.pid)
+        dial = self.dial(self.bulk_tunnel, address)
+        dial.child.stdin.write(b"GET /large HTTP/1.1\r\nHost: bulk\r\nConnection: close\r\n\r\n")
+        dial.child.stdin.flush()
+        received, start = len(os.read(dial.child.stdout.fileno(), 1 << 20)), time.monotonic()
+        while received < LARGE and (piece := os.read(dial.child.stdout.fileno(), 1 << 20)):
+            received += len(piece)
+        seconds = time.monotonic() - start
+        used = {"dial": processor_time(dial.pid), "agent": processor_time(self.bulk_agent.pid) - before}
+        self.finish(dial)
+        if received < LARGE:
+            raise RuntimeError(f"only {received} bytes came")
+        self.add("bulk-down-1", ours.name, LARGE / 1e6 / seconds)
+        return used
+
+    def bulk_up(self, ours):
+        address = self.bulk_address(ours)
+        before = processor_time(self.bulk_agent.pid)
+        dial = self.dial(self.bulk_tunnel, address)
+        with open(self.service.large, "rb") as file:
+            body = file.read()
+        start = time.monotonic()
+        dial.child.stdin.write(f"POST /sink HTTP/1.1\r\nHost: bulk\r\nContent-Length: {LARGE}\r\n\r\n".encode())
+        dial.child.stdin.write(body)
+        dial.child.stdin.flush()
+        answer = os.read(dial.child.stdout.fileno(), 65536)
+        seconds = time.monotonic() - start
+        used = {"dial": processor_time(dial.pid), "agent": processor_time(self.bulk_agent.pid) - before}
+        self.finish(dial)
+        if not answer.startswith(b"HTTP/1.1 204"):
+            raise RuntimeError(f"answer {answer[:100]!r}")
+        self.add("bulk-up-1", ours.name, LARGE / 1e6 / seconds)
+        return used
+
+    def bulk_echo(self, ours):
+        directory = getattr(self, "echo_tunnel", None)
+        if directory is None:
+            directory = self.echo_tunnel = ours.init("echo")
+            self.echo = self.program.start(
+                self.lab, "echo", ["echo", "--wg", os.path.join(directory, "gateway.conf"), "--listen-port", "7"])
+            wait_until(lambda: bound_udp_ports(self.echo.pid), 10, "`echo` has its UDP socket")
+        before = processor_time(self.echo.pid)
+        dial = self.dial(directory, "10.1.0.254:7")
+
+        def send():
+            piece = bytes(1_000_000)
+            try:
+                for _ in range(ECHO_BYTES // len(piece)):
+                    dial.child.stdin.write(piece)
+                dial.child.stdin.flush()
+            except OSError:
+                pass
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        received, start = len(os.read(dial.child.stdout.fileno(), 1 << 20)), time.monotonic()
+        while received < ECHO_BYTES and (piece := os.read(dial.child.stdout.fileno(), 1 << 20)):
+            received += len(piece)
+        seconds = time.monotonic() - start
+        used = {"dial": processor_time(dial.pid), "echo": processor_time(self.echo.pid) - before}
+        self.finish(dial)
+        sender.join(10)
+        if received < ECHO_BYTES:
+            raise RuntimeError(f"only {received} bytes came back")
+        self.add("bulk-echo", ours.name, ECHO_BYTES / 1e6 / seconds)
+        return used
+
+    @staticmethod
+    def finish(dial):
+        try:
+            dial.child.stdin.close()
+        except OSError:
+            pass
+        dial.child.stdout.close()
+        dial.stop(timeout=3)
+
+    def end(self):
+        for side in self.sides:
+            self.peaks(side)
+            self.add("rss-peak", side.name, memory(next(iter(side.processes().values())), "VmHWM"))
+
+
+def aead_rate():
+    """MB/s that one core seals with libsodium's ChaCha20-Poly1305 in packets of 1,420 bytes; None where libsodium is not installed."""
+    try:
+        sodium = ctypes.CDLL("libsodium.so.23")
+    except OSError:
+        return None
+    sodium.sodium_init()
+    size, count = 1420, 50_000
+    packet, tag, nonce, key = (ctypes.create_string_buffer(length) for length in (size, 16, 12, 32))
+    seal, empty = sodium.crypto_aead_chacha20poly1305_ietf_encrypt_detached, sodium.sodium_library_version_major
+    arguments = (packet, tag, None, packet, ctypes.c_ulonglong(size), None, ctypes.c_ulonglong(0), None, nonce, key)
+
+    def seconds(function, arguments):
+        start = time.perf_counter()
+        for _ in range(count):
+            function(*arguments)
+        return time.perf_counter() - start
+
+    best = min(seconds(seal, arguments) for _ in range(3))
+    # A call from Python costs about as much as a third of the work; what it costs is measured and taken off.
+    overhead = min(seconds(empty, arguments) for _ in range(3))
+    return size * count / max(best - overhead, 1e-9) / 1e6
+
+
+def summary(values):
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)} if values else None
+
+
+def results(run, limit):
+    listed = []
+    for name, (unit, better, _) in MEASURES.items():
+        ours = summary(run.values[name].get(Ours.name))
+        if not ours or not run.wants(name):
+            continue
+        peers = {side: summary(values) for side, values in run.values[name].items() if side != Ours.name}
+        medians = [peer["median"] for peer in peers.values() if peer["median"]]
+        best = (max if better == "higher" else min)(medians) if medians else None
+        own_limit = limit if name in BULK else None
+        listed.append({
+            "name": name, "unit": unit, "better": better, "ours": ours, "peers": peers, "limit": own_limit,
+            "ratioToBestPeer": ours["median"] / best if best else None, "ratioToLimit": ours["median"] / own_limit if own_limit else None,
+            "cpuSeconds": {side: {process: statistics.median(seconds) for process, seconds in processes.items()}
+                           for side, processes in run.processor[name].items()},
+        })
+    return listed
+
+
+def number(value):
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def span(figures):
+    return f"{number(figures['median'])} ({number(figures['min'])} - {number(figures['max'])})" if figures else "-"
+
+
+def table(rows):
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for position, row in enumerate(rows):
+        print("  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths))))
+        if position == 0:
+            print("  ".join("-" * width for width in widths))
+
+
+def show(listed, run, limit, rounds):
+    print(f"\n{rounds} rounds, interleaved; median (min - max); everything on the {os.cpu_count()} cores of this machine")
+    if limit:
+        print(f"limit of the tunnel: ChaCha20-Poly1305 seals {limit:.0f} MB/s a core in packets of 1,420 bytes (libsodium)")
+    print()
+    table([["measurement", "unit", "kakuremichi", "nginx, no tunnel", "ratio", "of the limit"]] + [
+        [item["name"], item["unit"], span(item["ours"]), span(item["peers"].get(Nginx.name)), number(item["ratioToBestPeer"]),
+         number(item["ratioToLimit"])] for item in listed])
+    print()
+    rows = []
+    for item in listed:
+        for side, processes in item["cpuSeconds"].items():
+            cells = ", ".join(f"{process} {seconds:.2f}" for process, seconds in processes.items())
+            rows.append([item["name"], side, cells])
+    if rows:
+        table([["CPU seconds of", "side", "process"]] + rows)
+        print()
+    peaks = [[name[5:], number(max(values))] for name, sides in run.values.items() if name.startswith("peak ") for values in sides.values()]
+    if peaks:
+        table([["peak memory", "MB"]] + peaks)
+        print()
+    for item in listed:
+        print(f"{item['name']}: {MEASURES[item['name']][2]}")
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="scripts/bench")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json")
+    parser.add_argument("--only", default="")
+    parser.add_argument("--names", action="store_true")
+    parser.add_argument("program", nargs="?")
+    arguments = parser.parse_args()
+    if arguments.names:
+        print(" ".join(MEASURES))
+        return 0
+    only = [name for name in arguments.only.split(",") if name]
+    unknown = [name for name in only if name not in MEASURES]
+    if unknown:
+        print(f"unknown: {', '.join(unknown)}; names: {' '.join(MEASURES)}")
+        return 0
+    program = Program(arguments.program)
+    lab = Lab("bench")
+    try:
+        run = Run(program, lab, only)
+        for count in range(arguments.rounds):
+            print(f"round {count + 1} of {arguments.rounds}", flush=True)
+            run.round(count)
+        run.end()
+        limit = aead_rate()
+        listed = results(run, limit)
+        show(listed, run, limit, arguments.rounds)
+        if arguments.json:
+            with open(arguments.json, "w") as file:
+                json.dump(listed, file, indent=2)
+                file.write("\n")
+    finally:
+        lab.close()
+        program.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
