@@ -66,6 +66,13 @@ package final class ClientHelloHandler: ChannelDuplexHandler, RemovableChannelHa
         context.fireChannelInactive()
     }
 
+    package func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        switch (state, event) {
+        case (.waiting, ChannelEvent.inputClosed), (.refusing, ChannelEvent.inputClosed): context.close(promise: nil)
+        default: context.fireUserInboundEventTriggered(event)
+        }
+    }
+
     /// Nothing may leave in clear: there is no TLS handler yet.
     package func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
         switch state {

@@ -20,6 +20,15 @@ private final class AnswerHandler: ChannelInboundHandler {
     }
 }
 
+/// What a socket can and the embedded channel cannot: closing the output alone.
+private final class HalfCloseHandler: ChannelOutboundHandler {
+    typealias OutboundIn = ByteBuffer
+
+    func close(context: ChannelHandlerContext, mode: CloseMode, promise: EventLoopPromise<Void>?) {
+        if mode == .output { promise?.succeed() } else { context.close(mode: mode, promise: promise) }
+    }
+}
+
 /// Collects what comes until the connection ends; a first read of `until` bytes is enough if given.
 private final class Collector: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
@@ -88,13 +97,14 @@ private final class Collector: ChannelInboundHandler {
 
     /// A real handshake that trusts only the internal CA; returns the server's answer to one byte.
     private func handshake(
-        _ name: String?, to server: any Channel, maximum: TLSVersion = .tlsv13, minimum: TLSVersion = .tlsv12
+        _ name: String?, to server: any Channel, maximum: TLSVersion = .tlsv13, minimum: TLSVersion = .tlsv12, ciphers: String? = nil
     ) async throws -> String {
         var configuration = TLSConfiguration.makeClientConfiguration()
         configuration.trustRoots = .certificates(try NIOSSLCertificate.fromPEMFile(InternalCA.certificatePath(in: directory.path)))
         configuration.applicationProtocols = ["h2", "http/1.1"]
         configuration.minimumTLSVersion = minimum
         configuration.maximumTLSVersion = maximum
+        if let ciphers { configuration.cipherSuites = ciphers }
         if name == nil { configuration.certificateVerification = .none }
         let context = try NIOSSLContext(configuration: configuration)
         let promise = MultiThreadedEventLoopGroup.singleton.any().makePromise(of: [UInt8].self)
@@ -129,6 +139,15 @@ private final class Collector: ChannelInboundHandler {
         }
     }
 
+    @Test("TLS 1.2 without authenticated encryption is refused")
+    func weakCipher() async throws {
+        await #expect(throws: (any Error).self) {
+            try await withServer {
+                try await handshake("app.example.com", to: $0, maximum: .tlsv12, ciphers: "ECDHE-ECDSA-AES128-SHA")
+            }
+        }
+    }
+
     @Test("an unknown name ends with alert 112, whatever the segments")
     func unknownName() async throws {
         let hello = clientHello(serverName: Array("other.example".utf8), padding: 1_700)
@@ -153,14 +172,43 @@ private final class Collector: ChannelInboundHandler {
         #expect(parts.first?.contains("Content-Length: \(parts.last?.utf8.count ?? 0)") == true)
     }
 
-    @Test("a client that goes on sending after its alert is cut off at a bound")
-    func flood() throws {
+    @Test("a channel that cannot close one side only is closed after the alert")
+    func withoutHalfClose() throws {
         let channel = EmbeddedChannel(handler: selector.makeHandler())
         try channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 1)).wait()
-        // This channel cannot close one side only, so the handler closes both.
-        #expect(throws: Never.self) { try channel.writeInbound(ByteBuffer(bytes: clientHello(serverName: nil))) }
+        try channel.writeInbound(ByteBuffer(bytes: clientHello(serverName: nil)))
         #expect(try channel.readOutbound(as: ByteBuffer.self) == ByteBuffer(bytes: TLSAlert.missingExtension.record))
         channel.embeddedEventLoop.run()
+        #expect(!channel.isActive)
+    }
+
+    @Test("a client that stays after its alert is cut off after a second, one that goes on sending at a bound")
+    func lingering() throws {
+        for isFlooding in [false, true] {
+            let channel = EmbeddedChannel(handlers: [HalfCloseHandler(), selector.makeHandler()])
+            try channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 1)).wait()
+            try channel.writeInbound(ByteBuffer(bytes: clientHello(serverName: nil)))
+            channel.embeddedEventLoop.run()
+            #expect(channel.isActive)
+            if isFlooding {
+                for _ in 0..<5 where channel.isActive { try channel.writeInbound(ByteBuffer(repeating: 0, count: 16_384)) }
+            } else {
+                channel.embeddedEventLoop.advanceTime(by: .milliseconds(999))
+                #expect(channel.isActive)
+                channel.embeddedEventLoop.advanceTime(by: .milliseconds(1))
+            }
+            #expect(!channel.isActive)
+            #expect(try channel.readInbound(as: ByteBuffer.self) == nil)
+        }
+    }
+
+    @Test("a client that ends its side before the hello is complete is gone at once")
+    func earlyEnd() throws {
+        let channel = EmbeddedChannel(handler: selector.makeHandler())
+        try channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 1)).wait()
+        try channel.writeInbound(ByteBuffer(bytes: clientHello(serverName: nil).prefix(20)))
+        #expect(channel.isActive)
+        channel.pipeline.fireUserInboundEventTriggered(ChannelEvent.inputClosed)
         #expect(!channel.isActive)
     }
 
