@@ -67,6 +67,13 @@ package final class TCPScript {
         if let peerTimestamp, options.timestamps == nil {
             options.timestamps = .init(value: peerTimestamp, echoReply: 0)
         }
+        // SACK blocks are in relative numbers too.
+        let offset = Int((realISS ?? 5000) &- 5000)
+        var sack = SACKBlocks()
+        for index in 0..<options.sack.count {
+            sack.append(SequenceRange(options.sack[index].start + offset, options.sack[index].end + offset))
+        }
+        options.sack = sack
         var flags = flags
         if ack != nil { flags.insert(.ack) }
         let packet = Self.packet(
@@ -74,6 +81,9 @@ package final class TCPScript {
             ack: ack.map { $0 &- 5000 &+ (realISS ?? 5000) } ?? 0, window: window, text: text, options: options)
         inject(packet)
     }
+
+    /// The next SYN of the stack sets its relative numbers anew.
+    package func forgetISS() { realISS = nil }
 
     /// Puts any packet on the wire towards the stack.
     package func inject(_ packet: [UInt8]) { stack.receive(packet.span.bytes, now: now) }

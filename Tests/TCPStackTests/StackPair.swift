@@ -41,6 +41,8 @@ final class StackPair {
     var answer = 0
     var request = 0
     var packets = 0
+    /// When the last connection was through.
+    private(set) var finishedAt = Duration.zero
     var link: Link
     private let random: RandomSource
     private let begin: Instant
@@ -113,13 +115,17 @@ final class StackPair {
     }
 
     private func step() {
-        Self.serve(&client, &clientTransfers, request: answer, answer: request, now: now)
-        Self.serve(&server, &serverTransfers, request: request, answer: answer, now: now)
+        var last = begin
+        Self.serve(&client, &clientTransfers, request: answer, answer: request, now: now, last: &last)
+        Self.serve(&server, &serverTransfers, request: request, answer: answer, now: now, last: &last)
+        finishedAt = max(finishedAt, last - begin)
         transmit(toServer: true)
         transmit(toServer: false)
     }
 
-    private static func serve(_ stack: inout Stack, _ transfers: inout [Transfer], request: Int, answer: Int, now: Instant) {
+    private static func serve(
+        _ stack: inout Stack, _ transfers: inout [Transfer], request: Int, answer: Int, now: Instant, last: inout Instant
+    ) {
         while let event = stack.pollEvent() {
             switch event {
             case .accepted(_, let id):
@@ -128,6 +134,7 @@ final class StackPair {
             case .closed(let id, let reason):
                 guard let place = transfers.firstIndex(where: { $0.id == id }) else { continue }
                 transfers[place].reason = reason
+                last = now
             case .connected, .readable, .writable, .inputClosed: break
             }
         }

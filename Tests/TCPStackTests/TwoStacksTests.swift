@@ -16,4 +16,27 @@ import Testing
         pair.run(until: .seconds(70))
         #expect(pair.remains == 0)
     }
+
+    @Test("1 MB each way on ten connections crosses a bad link, and every table is empty at the end", arguments: Self.links)
+    func lossyLink(link: StackPair.Link, family: IPAddress.Family, algorithm: CongestionAlgorithm) throws {
+        let seed = UInt64.random(in: 0...UInt64.max)
+        var configuration = StackConfiguration()
+        configuration.congestion = algorithm
+        let pair = StackPair(family: family, link: link, seed: seed, configuration: configuration)
+        _ = try pair.server.listen(address: nil, port: 80, backlog: 16)
+        for _ in 0..<10 {
+            let id = try pair.client.connect(from: pair.clientAddress, to: SocketEndpoint(pair.serverAddress, port: 80), now: pair.now)
+            pair.start(client: id, request: 1_000_000, answer: 1_000_000)
+        }
+        pair.run(until: .seconds(3000))
+        #expect(pair.isFinished, "seed \(seed): \(pair.summary)")
+        #expect(pair.remains == 0, "seed \(seed): \(pair.summary)")
+    }
+
+    static let links: [(StackPair.Link, IPAddress.Family, CongestionAlgorithm)] = [
+        (StackPair.Link(), .v4, .cubic),
+        (StackPair.Link(loss: 0.05, reorder: 0.05, duplicate: 0.02, corrupt: 0.01, jitter: .milliseconds(2)), .v4, .cubic),
+        (StackPair.Link(loss: 0.2, delay: .milliseconds(2)), .v6, .newReno),
+        (StackPair.Link(reorder: 0.3, duplicate: 0.3, jitter: .milliseconds(5)), .v6, .cubic),
+    ]
 }

@@ -20,7 +20,7 @@ package struct RTTEstimator: Sendable {
 
     /// Takes a measurement of a segment that was sent once (Karn), or one by the timestamp option.
     package mutating func sample(_ rtt: Duration) {
-        let rtt = max(rtt, .nanoseconds(1))
+        let rtt = max(rtt, .zero)
         minimum = min(minimum ?? rtt, rtt)
         if let srtt {
             let error = srtt > rtt ? srtt - rtt : rtt - srtt
@@ -37,8 +37,6 @@ package struct RTTEstimator: Sendable {
 
     /// RFC 6298 §5.5.
     package mutating func timedOut() { backoff = min(backoff + 1, 30) }
-
-    package mutating func progressed() { backoff = 0 }
 
     /// RFC 6298 §5.7: the SYN was repeated and gave no measurement.
     package mutating func useFallback() {

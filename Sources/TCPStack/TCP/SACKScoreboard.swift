@@ -32,6 +32,11 @@ package struct SACKScoreboard: ~Copyable {
         package var newlyDelivered = 0
         /// When the newest unambiguous segment among them was sent.
         package var sampleSentAt: Instant?
+        /// Something that was sent more than once has been acknowledged. What lies behind it may have waited for it at the
+        /// peer, so that nothing here measures a round trip.
+        package var isAmbiguous = false
+        /// When the last copy of any of it was sent.
+        package var newestSentAt: Instant?
         package init() {}
     }
 
@@ -245,7 +250,11 @@ package struct SACKScoreboard: ~Copyable {
     private func note(_ segment: Segment, length: Int, in delivery: inout Delivery) {
         guard !segment.flags.contains(.sacked) else { return }
         delivery.newlyDelivered += length
-        guard !segment.flags.contains(.ambiguous) else { return }
+        delivery.newestSentAt = max(delivery.newestSentAt ?? segment.sentAt, segment.sentAt)
+        guard !segment.flags.contains(.ambiguous) else {
+            delivery.isAmbiguous = true
+            return
+        }
         delivery.sampleSentAt = max(delivery.sampleSentAt ?? segment.sentAt, segment.sentAt)
     }
 

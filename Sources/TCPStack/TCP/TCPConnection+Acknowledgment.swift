@@ -60,10 +60,12 @@ extension TCPConnection {
         snd.una = ack
         let text = acknowledged - (isFINAcknowledged ? 1 : 0)
         sendBuffer.dropFirst(max(0, min(text, sendBuffer.count)))
-        rtt.progressed()
-        if let sentAt = delivery.sampleSentAt {
+        if let sentAt = delivery.sampleSentAt, !delivery.isAmbiguous {
             rtt.sample(now - sentAt)
-        } else if hasTimestamps, let roundTrip = timestampRoundTrip(options, now: now) {
+        } else if hasTimestamps, let roundTrip = timestampRoundTrip(options, now: now), let newest = delivery.newestSentAt,
+            roundTrip <= now - newest + .milliseconds(2)
+        {
+            // An older echo may tell of a copy whose ACK was lost: the back-off stays until there is a clear measurement (Karn).
             rtt.sample(roundTrip)
         }
         recovery.progressed()

@@ -103,7 +103,7 @@ extension TCPConnection {
             count == room || count == unsent || count >= snd.largestWnd / 2 || (pending.contains(.smallSegment) && count > 0)
         guard usable > 0, count > 0 || unsent == 0, isWorthIt else {
             flags.remove(.isCwndLimited)
-            if flightSize == 0 { armPersist(now: now) }
+            if flightSize == 0, !pending.contains(.windowProbe) { armPersist(now: now) }
             return nil
         }
         if flightSize == 0, now - lastDataSent > rtt.rto {
