@@ -1,11 +1,10 @@
 """Interleaved rounds of every measurement on both sides, printed as tables: measure.py [--rounds N] [--json FILE] [--only NAME,...] PROGRAM"""
 
 import argparse
-import ctypes
 import json
 import os
 import re
-import statistics
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,29 +12,14 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from bench.report import BULK, MEASURES, aead_rate, results, show  # noqa: E402
 from bench.sides import DOMAIN, LARGE, Nginx, Ours, Service, memory, processor_time, wait_until_answered  # noqa: E402
+from bench.stock import Stock  # noqa: E402
 from interop.product import Program, bound_udp_ports  # noqa: E402
-from interop.system import Failure, Lab, wait_until  # noqa: E402
+from interop.system import Failure, Lab, is_root, wait_until  # noqa: E402
 
 WRK_SECONDS = 3
 ECHO_BYTES = 100_000_000
-
-# name: (unit, which is better, what it is)
-MEASURES = {
-    "download-100mb": ("MB/s", "higher", "100 MB over HTTPS, one client"),
-    "upload-100mb": ("MB/s", "higher", "100 MB over HTTPS, one client"),
-    "https-64": ("requests/s", "higher", "HTTP/1.1 keep-alive, 100 B, 64 connections"),
-    "https-1": ("requests/s", "higher", "the same, 1 connection"),
-    "https-1-p50": ("ms", "lower", "median latency of https-1"),
-    "bulk-down-1": ("MB/s", "higher", "agent to `dial`, plain HTTP inside the tunnel, 1 stream"),
-    "bulk-up-1": ("MB/s", "higher", "`dial` to agent, the same way"),
-    "bulk-echo": ("MB/s", "higher", "`dial` to `echo` and back, each way at the same time"),
-    "startup": ("ms", "lower", "start of the front process to the first answered request"),
-    "rss-idle": ("MB", "lower", "resident memory of the front process before load"),
-    "rss-peak": ("MB", "lower", "peak memory of the front process over the whole run"),
-}
-BULK = ("bulk-down-1", "bulk-up-1", "bulk-echo")
-
 
 class Run:
     """All values of one run: by measurement and side, and CPU seconds by process."""
@@ -53,6 +37,21 @@ class Run:
             # Processes that were asked once, as they stand before any load.
             self.add("rss-idle", side.name, memory(next(iter(side.processes().values())), "VmRSS"))
         self.bulk_tunnel = None
+        self.add_stock_peer()
+
+    def add_stock_peer(self):
+        missing = [tool for tool in ("ip", "wg", "wireguard-go") if shutil.which(tool) is None]
+        if not is_root():
+            self.note("wireguard-go with TUN is left out: it needs root")
+        elif missing or not os.path.exists("/dev/net/tun"):
+            self.note(f"wireguard-go with TUN is left out: {', '.join(missing) or '/dev/net/tun'} is missing")
+        else:
+            try:
+                stock = Stock(self.lab, self.service)
+                self.curl(stock, f"https://{DOMAIN}:{stock.port}/large")
+                self.sides.append(stock)
+            except (Failure, OSError, RuntimeError, subprocess.SubprocessError) as error:
+                self.note(f"wireguard-go with TUN is left out: {error}")
 
     def wants(self, *names):
         return not self.only or any(name in self.only for name in names)
@@ -76,10 +75,12 @@ class Run:
                     self.guarded(names[0], side, action)
         for name, action in (("bulk-down-1", self.bulk_down), ("bulk-up-1", self.bulk_up), ("bulk-echo", self.bulk_echo)):
             if self.wants(name):
-                self.guarded(name, self.sides[0], action)
+                for side in order:
+                    self.guarded(name, side, action)
 
     def guarded(self, name, side, action):
         """One measurement with the CPU seconds of the processes that took part. A failure is a note."""
+        count = len(self.values[name].get(side.name, []))
         before = {process: processor_time(pid) for process, pid in side.processes().items()}
         try:
             more = action(side) or {}
@@ -89,10 +90,16 @@ class Run:
         if name == "startup":
             return
         used = {process: processor_time(pid) - before.get(process, 0) for process, pid in side.processes().items()}
-        if name in BULK:
+        if name in BULK and isinstance(side, Ours):
             used = more
+        if len(self.values[name].get(side.name, [])) == count:
+            return
         for process, seconds in used.items():
             self.processor[name].setdefault(side.name, {}).setdefault(process, []).append(seconds)
+
+    @staticmethod
+    def inside(side):
+        return ["ip", "netns", "exec", side.namespace] if side.namespace else []
 
     # Over HTTPS
 
@@ -100,6 +107,7 @@ class Run:
         command = [
             "curl", "--silent", "--show-error", "--fail", "--noproxy", "*", "--max-time", "60", "--cacert", self.service.certificate,
             "--output", "/dev/null", "--write-out", "%{time_total} %{http_code}", *arguments]
+        command = self.inside(side) + command
         result = subprocess.run(command, capture_output=True, text=True, timeout=90)
         if result.returncode != 0:
             raise RuntimeError(f"curl: {result.stderr.strip()}")
@@ -113,7 +121,7 @@ class Run:
 
     def wrk(self, side, connections):
         result = subprocess.run(
-            ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{WRK_SECONDS}s", "--latency",
+            self.inside(side) + ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{WRK_SECONDS}s", "--latency",
              f"https://{DOMAIN}:{side.port}/small"], capture_output=True, text=True, timeout=WRK_SECONDS + 30)
         rate = re.search(r"Requests/sec:\s+([\d.]+)", result.stdout)
         median = re.search(r"50%\s+([\d.]+)(us|ms|s)", result.stdout)
@@ -133,6 +141,8 @@ class Run:
         self.add("https-1-p50", side.name, median)
 
     def startup(self, side):
+        if isinstance(side, Stock):
+            return
         self.peaks(side)
         side.stop_front()
         start = time.monotonic()
@@ -162,6 +172,8 @@ class Run:
             self.lab, "dial", ["dial", "--wg", os.path.join(directory, "agent.conf"), address], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def bulk_down(self, ours):
+        if not isinstance(ours, Ours):
+            return self.plain(ours, "bulk-down-1", "/large")
         address = self.bulk_address(ours)
         before = processor_time(self.bulk_agent.pid)
         dial = self.dial(self.bulk_tunnel, address)
@@ -178,7 +190,14 @@ class Run:
         self.add("bulk-down-1", ours.name, LARGE / 1e6 / seconds)
         return used
 
+    def plain(self, side, name, path, *options):
+        """The same through the stock peers' tunnel; nginx without a tunnel has no part in it."""
+        if isinstance(side, Stock):
+            self.add(name, side.name, self.curl(side, *options, side.plain_url + path))
+
     def bulk_up(self, ours):
+        if not isinstance(ours, Ours):
+            return self.plain(ours, "bulk-up-1", "/sink", "--upload-file", self.service.large)
         address = self.bulk_address(ours)
         before = processor_time(self.bulk_agent.pid)
         dial = self.dial(self.bulk_tunnel, address)
@@ -198,6 +217,8 @@ class Run:
         return used
 
     def bulk_echo(self, ours):
+        if not isinstance(ours, Ours):
+            return None
         directory = getattr(self, "echo_tunnel", None)
         if directory is None:
             directory = self.echo_tunnel = ours.init("echo")
@@ -243,96 +264,6 @@ class Run:
         for side in self.sides:
             self.peaks(side)
             self.add("rss-peak", side.name, memory(next(iter(side.processes().values())), "VmHWM"))
-
-
-def aead_rate():
-    """MB/s that one core seals with libsodium's ChaCha20-Poly1305 in packets of 1,420 bytes; None where libsodium is not installed."""
-    try:
-        sodium = ctypes.CDLL("libsodium.so.23")
-    except OSError:
-        return None
-    sodium.sodium_init()
-    size, count = 1420, 50_000
-    packet, tag, nonce, key = (ctypes.create_string_buffer(length) for length in (size, 16, 12, 32))
-    seal, empty = sodium.crypto_aead_chacha20poly1305_ietf_encrypt_detached, sodium.sodium_library_version_major
-    arguments = (packet, tag, None, packet, ctypes.c_ulonglong(size), None, ctypes.c_ulonglong(0), None, nonce, key)
-
-    def seconds(function, arguments):
-        start = time.perf_counter()
-        for _ in range(count):
-            function(*arguments)
-        return time.perf_counter() - start
-
-    best = min(seconds(seal, arguments) for _ in range(3))
-    # A call from Python costs about as much as a third of the work; what it costs is measured and taken off.
-    overhead = min(seconds(empty, arguments) for _ in range(3))
-    return size * count / max(best - overhead, 1e-9) / 1e6
-
-
-def summary(values):
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)} if values else None
-
-
-def results(run, limit):
-    listed = []
-    for name, (unit, better, _) in MEASURES.items():
-        ours = summary(run.values[name].get(Ours.name))
-        if not ours or not run.wants(name):
-            continue
-        peers = {side: summary(values) for side, values in run.values[name].items() if side != Ours.name}
-        medians = [peer["median"] for peer in peers.values() if peer["median"]]
-        best = (max if better == "higher" else min)(medians) if medians else None
-        own_limit = limit if name in BULK else None
-        listed.append({
-            "name": name, "unit": unit, "better": better, "ours": ours, "peers": peers, "limit": own_limit,
-            "ratioToBestPeer": ours["median"] / best if best else None, "ratioToLimit": ours["median"] / own_limit if own_limit else None,
-            "cpuSeconds": {side: {process: statistics.median(seconds) for process, seconds in processes.items()}
-                           for side, processes in run.processor[name].items()},
-        })
-    return listed
-
-
-def number(value):
-    if value is None:
-        return "-"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def span(figures):
-    return f"{number(figures['median'])} ({number(figures['min'])} - {number(figures['max'])})" if figures else "-"
-
-
-def table(rows):
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for position, row in enumerate(rows):
-        print("  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths))))
-        if position == 0:
-            print("  ".join("-" * width for width in widths))
-
-
-def show(listed, run, limit, rounds):
-    print(f"\n{rounds} rounds, interleaved; median (min - max); everything on the {os.cpu_count()} cores of this machine")
-    if limit:
-        print(f"limit of the tunnel: ChaCha20-Poly1305 seals {limit:.0f} MB/s a core in packets of 1,420 bytes (libsodium)")
-    print()
-    table([["measurement", "unit", "kakuremichi", "nginx, no tunnel", "ratio", "of the limit"]] + [
-        [item["name"], item["unit"], span(item["ours"]), span(item["peers"].get(Nginx.name)), number(item["ratioToBestPeer"]),
-         number(item["ratioToLimit"])] for item in listed])
-    print()
-    rows = []
-    for item in listed:
-        for side, processes in item["cpuSeconds"].items():
-            cells = ", ".join(f"{process} {seconds:.2f}" for process, seconds in processes.items())
-            rows.append([item["name"], side, cells])
-    if rows:
-        table([["CPU seconds of", "side", "process"]] + rows)
-        print()
-    peaks = [[name[5:], number(max(values))] for name, sides in run.values.items() if name.startswith("peak ") for values in sides.values()]
-    if peaks:
-        table([["peak memory", "MB"]] + peaks)
-        print()
-    for item in listed:
-        print(f"{item['name']}: {MEASURES[item['name']][2]}")
 
 
 def main():

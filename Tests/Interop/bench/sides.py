@@ -22,14 +22,14 @@ http {{
 ORIGIN = "worker_processes 1;" + COMMON + """
     upstream sink {{ server 127.0.0.1:{sink}; }}
     server {{
-        listen 127.0.0.1:{port} backlog=1024; root {directory}/www;
+        listen {address}:{port} backlog=1024; root {directory}/www;
         location = /small {{ return 200 "{small}"; }}
         location = /sink {{ proxy_pass http://sink; proxy_http_version 1.1; proxy_request_buffering off; }}
     }}
 }}
 """
 PEER = "worker_processes auto;" + COMMON + """
-    upstream origin {{ server 127.0.0.1:{origin}; keepalive 64; keepalive_requests 100000000; }}
+    upstream origin {{ server {origin}; keepalive 64; keepalive_requests 100000000; }}
     server {{
         listen 127.0.0.1:{port} ssl backlog=1024; ssl_certificate {directory}/site.pem; ssl_certificate_key {directory}/site.key;
         ssl_protocols TLSv1.2 TLSv1.3; ssl_session_cache shared:s:1m;
@@ -94,18 +94,32 @@ class Service:
         for path in (os.path.join(self.directory, "www"), self.large):
             lab.own(path, 0o755)
         self.make_certificate()
-        self.port, sink = free_port(), free_port()
+        self.port = free_port()
         script = os.path.join(os.path.dirname(__file__), "sink.py")
         with open(script) as file:
-            copy = lab.write("sink.py", file.read(), 0o644)
-        self.sink = lab.start("sink", ["/usr/bin/python3", "-B", copy, str(sink)])
-        self.process = self.nginx("origin", ORIGIN, port=self.port, sink=sink, small="x" * 100)
-        wait_for_port(self.sink, sink)
-        wait_for_port(self.process, self.port)
+            self.sink_script = lab.write("sink.py", file.read(), 0o644)
+        self.process = self.start_origin("origin", "127.0.0.1", self.port)
 
-    def nginx(self, name, template, **values):
-        configuration = self.lab.write(f"web/{name}.conf", template.format(directory=self.directory, name=name, **values))
-        return self.lab.start(name, ["nginx", "-p", self.directory, "-e", f"{self.directory}/{name}-start.log", "-c", configuration])
+    def start_origin(self, name, address, port, namespace=None):
+        """A sink and the nginx in front of it, in a namespace as root because of port 80."""
+        sink_port = free_port()
+        sink = self.lab.start(f"{name}-sink", ["/usr/bin/python3", "-B", self.sink_script, str(sink_port)], namespace=namespace)
+        process = self.nginx(name, ORIGIN, namespace, address=address, port=port, sink=sink_port, small="x" * 100)
+        wait_for_port(sink, sink_port)
+        wait_for_port(process, port)
+        return process
+
+    def start_peer(self, name, port, origin, namespace=None):
+        return self.nginx(name, PEER, namespace, port=port, origin=origin)
+
+    def nginx(self, name, template, namespace, **values):
+        text = template.format(directory=self.directory, name=name, **values)
+        if namespace:
+            text = "user root;\n" + text
+        configuration = self.lab.write(f"web/{name}.conf", text)
+        return self.lab.start(
+            name, ["nginx", "-p", self.directory, "-e", f"{self.directory}/{name}-start.log", "-c", configuration],
+            unprivileged=namespace is None, namespace=namespace)
 
     def make_certificate(self):
         self.certificate, self.key = os.path.join(self.directory, "site.pem"), os.path.join(self.directory, "site.key")
@@ -121,6 +135,7 @@ class Ours:
     """kakuremichi: TLS at the gateway, WireGuard to the agent, the web service behind it."""
 
     name = "kakuremichi"
+    namespace = None
 
     def __init__(self, program, lab, service):
         self.program, self.lab, self.service = program, lab, service
@@ -155,6 +170,7 @@ class Nginx:
     """nginx: TLS straight to the web service, no tunnel."""
 
     name = "nginx"
+    namespace = None
 
     def __init__(self, lab, service):
         self.service = service
@@ -163,7 +179,7 @@ class Nginx:
         wait_for_port(self.process, self.port)
 
     def start_front(self):
-        self.process = self.service.nginx("peer", PEER, port=self.port, origin=self.service.port)
+        self.process = self.service.start_peer("peer", self.port, f"127.0.0.1:{self.service.port}")
 
     def stop_front(self):
         self.process.stop()
