@@ -20,6 +20,8 @@ from interop.system import Failure, Lab, is_root, wait_until  # noqa: E402
 
 WRK_SECONDS = 3
 ECHO_BYTES = 100_000_000
+TRANSFER_TIMEOUT = 60
+
 
 class Run:
     """All values of one run: by measurement and side, and CPU seconds by process."""
@@ -168,8 +170,13 @@ class Run:
         return "10.1.0.254:80"
 
     def dial(self, directory, address):
-        return self.program.start(
+        """`dial` with its ends in our hands; killed when a transfer stands still for too long."""
+        dial = self.program.start(
             self.lab, "dial", ["dial", "--wg", os.path.join(directory, "agent.conf"), address], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        dial.watchdog = threading.Timer(TRANSFER_TIMEOUT, dial.child.kill)
+        dial.watchdog.daemon = True
+        dial.watchdog.start()
+        return dial
 
     def bulk_down(self, ours):
         if not isinstance(ours, Ours):
@@ -253,6 +260,7 @@ class Run:
 
     @staticmethod
     def finish(dial):
+        dial.watchdog.cancel()
         try:
             dial.child.stdin.close()
         except OSError:

@@ -324,6 +324,12 @@ class SUITE(Suite):
         for host in ("APP.Example.COM", f"{APP}.", f"{APP}:{self.edge.https_port}"):
             check_equal(self.edge.request(APP, headers={"Host": host})[0], 200, f"status for Host: {host}")
 
+    @test
+    def connections_of_the_past_leave_nothing_open(self):
+        """All clients are gone: what is left is listeners, the UDP socket and the process's own."""
+        path = f"/proc/{self.gateway.process.pid}/fd"
+        wait_until(lambda: len(os.listdir(path)) < 60, 20, f"fewer than 60 open descriptors of the gateway; there are {len(os.listdir(path))}")
+
     # Status and logs
 
     @test
