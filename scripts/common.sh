@@ -65,11 +65,11 @@ find_swift() {
     die "no Swift toolchain found. Install Swift 6.2 or later from https://www.swift.org/install/linux/ and put it on the PATH."
 }
 
-# stage_program PROGRAM DIRECTORY: copies it with those shared libraries that are not the system's own, so that a user who
+# stage_program PROGRAM DIRECTORY: copies it there as `kakuremichi`, with those shared libraries that are not the system's own, so that a user who
 # can read neither the build directory nor the toolchain can start it with LD_LIBRARY_PATH=DIRECTORY.
 stage_program() {
     local library
-    cp "$1" "$2/" || return 1
+    cp "$1" "$2/kakuremichi" || return 1
     while read -r library; do
         case $library in
             /lib/* | /lib64/* | /usr/lib/* | /usr/lib64/*) ;;
