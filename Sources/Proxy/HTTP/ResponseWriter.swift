@@ -27,7 +27,8 @@ struct ResponseWriter {
         bytes.writeStaticString("HTTP/1.1 ")
         Self.writeDecimal(Int(clamping: status.code), into: &bytes)
         bytes.writeStaticString(" ")
-        bytes.writeString(status.reasonPhrase)
+        // RFC 8297; NIO has no name for it, and drops the one that was received.
+        bytes.writeString(status.code == 103 ? "Early Hints" : status.reasonPhrase)
         bytes.writeStaticString("\r\n")
         for (name, value) in fields {
             bytes.writeString(name)
