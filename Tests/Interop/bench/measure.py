@@ -305,6 +305,8 @@ def main():
             with open(arguments.json, "w") as file:
                 json.dump(listed, file, indent=2)
                 file.write("\n")
+    except (Failure, OSError, RuntimeError, subprocess.SubprocessError) as error:
+        print(f"no figures: {error}")
     finally:
         lab.close()
         program.close()

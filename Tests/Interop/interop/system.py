@@ -142,9 +142,9 @@ class Process:
             fields = file.read().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def last_lines(self, count=12):
+    def last_lines(self, count=6):
         lines = (self.output() + self.errors()).splitlines()
-        return "\n".join(f"    {self.name}: {line[:400]}" for line in lines[-count:])
+        return "\n".join(f"    {self.name}: {line[:300]}" for line in lines[-count:])
 
 
 class Lab:

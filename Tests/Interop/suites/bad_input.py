@@ -175,7 +175,7 @@ class SUITE(Suite):
     def a_tcp_port_in_use_is_named(self):
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
-            self.cannot_bind(["--https", f"127.0.0.1:{port}", "--http", f"127.0.0.1:{free_port()}"], str(port), "in use")
+            self.cannot_bind(["--https", f"127.0.0.1:{port}", "--http", f"127.0.0.1:{free_port()}"], str(port), "another port")
 
     @test
     def a_udp_port_in_use_is_named(self):
