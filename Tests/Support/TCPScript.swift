@@ -20,6 +20,13 @@ package final class TCPScript {
     /// Segments that have left and not been looked at, with the moment they left.
     private var outbox: [Segment] = []
     private var outboxHead = 0
+    /// For choices of a test that have to repeat with its seed.
+    package var generator: Generator
+
+    package struct Generator: RandomNumberGenerator {
+        let source: RandomSource
+        package func next() -> UInt64 { source.nextUInt64() }
+    }
 
     /// A TCP segment in readable form.
     package struct Segment: Equatable, CustomStringConvertible {
@@ -51,6 +58,7 @@ package final class TCPScript {
 
     package init(configuration: StackConfiguration = StackConfiguration(), family: IPAddress.Family = .v4, seed: UInt64 = 1) {
         stack = Stack(configuration: configuration, random: .seeded(seed))
+        generator = Generator(source: .seeded(seed &+ 1))
         switch family {
         case .v4: (local, remote) = (IPAddress(v4: 10, 1, 0, 1), IPAddress(v4: 10, 1, 0, 2))
         case .v6:

@@ -9,6 +9,8 @@ package struct RTTEstimator: Sendable {
     /// How often the timeout has been doubled since the last progress.
     package private(set) var backoff = 0
     private var base: Duration
+    /// How often progress was made since the last clear measurement.
+    private var unclearProgress = 0
 
     package init(initial: Duration = RTTEstimator.initialRTO) { base = initial }
 
@@ -33,6 +35,15 @@ package struct RTTEstimator: Sendable {
         let bounded = (srtt ?? rtt) + max(Self.minimumRTO, rttvar * 4)
         base = min(max(bounded, Self.minimumRTO), Self.maximumRTO)
         backoff = 0
+        unclearProgress = 0
+    }
+
+    /// Progress that measures nothing: what was acknowledged had been sent more than once. Where ACKs are lost, the back-off must
+    /// not pile up; where the round trip has become longer than the timeout, it has to (Karn). So it is forgiven a few times.
+    package mutating func progressedUnclearly() {
+        guard srtt != nil, unclearProgress < Self.forgivenProgress else { return }
+        unclearProgress += 1
+        backoff = 0
     }
 
     /// RFC 6298 §5.5.
@@ -44,6 +55,7 @@ package struct RTTEstimator: Sendable {
         backoff = 0
     }
 
+    private static let forgivenProgress = 3
     package static let initialRTO: Duration = .seconds(1)
     package static let minimumRTO: Duration = .milliseconds(200)
     package static let maximumRTO: Duration = .seconds(60)

@@ -15,7 +15,7 @@ package struct Reassembler: Sendable {
     package var all: [SequenceRange] { ranges }
 
     /// Bytes held.
-    package var byteCount: Int { ranges.reduce(0) { $0 + $1.count } }
+    package private(set) var byteCount = 0
 
     /// The end of the last range.
     package var end: SequenceNumber? { ranges.last?.end }
@@ -56,12 +56,22 @@ package struct Reassembler: Sendable {
         if first == last {
             guard ranges.count < Self.maximumRanges else { return false }
             ranges.insert(merged, at: first)
+            byteCount += merged.count
         } else {
+            for index in first..<last { byteCount -= ranges[index].count }
+            byteCount += merged.count
             ranges[first] = merged
             if last - first > 1 { ranges.removeSubrange((first + 1)..<last) }
         }
         remember(range.start)
         return true
+    }
+
+    /// Whether `insert` will not refuse: there is room for one more range, or `range` touches one that is here.
+    package func hasRoom(for range: SequenceRange) -> Bool {
+        if ranges.count < Self.maximumRanges { return true }
+        let index = firstIndex(endingAfter: range.start - 1)
+        return index < ranges.count && ranges[index].start.isAtOrBefore(range.end)
     }
 
     /// Takes away what has become contiguous with `next`.
@@ -71,16 +81,18 @@ package struct Reassembler: Sendable {
         var consumed = 0
         while consumed < ranges.count, ranges[consumed].start.isAtOrBefore(next) {
             next = SequenceNumber.later(next, ranges[consumed].end)
+            byteCount -= ranges[consumed].count
             consumed += 1
         }
         if consumed > 0 { ranges.removeFirst(consumed) }
-        if ranges.isEmpty { removeAll() }
+        if ranges.isEmpty { recentCount = 0 }
         return next
     }
 
     package mutating func removeAll() {
         ranges = []
         recentCount = 0
+        byteCount = 0
     }
 
     /// Adds the blocks to report to `blocks`, that of the newest arrival first, until it holds `limit` blocks.

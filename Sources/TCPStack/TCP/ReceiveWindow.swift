@@ -40,9 +40,10 @@ package struct ReceiveWindow: ~Copyable {
     }
 
     /// The peer's SYN has been accepted: the first byte will be `next`.
-    package mutating func start(at next: SequenceNumber) {
+    /// - Parameter isOffered: our own SYN has told a window already.
+    package mutating func start(at next: SequenceNumber, isOffered: Bool) {
         nxt = next
-        rightEdge = next
+        rightEdge = isOffered ? next + min(limit, 65_535) : next
     }
 
     /// RCV.WND as the peer knows it.
@@ -65,17 +66,18 @@ package struct ReceiveWindow: ~Copyable {
             return .inOrder
         }
         let range = SequenceRange(sequence, sequence + count)
-        guard reassembler.firstGap(in: range) != nil else { return .duplicate }
+        guard var gap = reassembler.firstGap(in: range) else { return .duplicate }
+        guard reassembler.hasRoom(for: range) else { return .refused }
         let held = reassembler.end.map { readable + nxt.distance(to: $0) } ?? readable
         ring.reserve(max(held, offset + count), keeping: held)
-        let before = reassembler
-        var cursor = range.start
-        guard reassembler.insert(range) else { return .refused }
-        while let gap = before.firstGap(in: SequenceRange(cursor, range.end)) {
+        // Only the gaps are written: the first copy of a byte wins.
+        while true {
             let start = sequence.distance(to: gap.start)
             ring.write(text.extracting(start..<(start + gap.count)), at: readable + nxt.distance(to: gap.start))
-            cursor = gap.end
+            guard let next = reassembler.firstGap(in: SequenceRange(gap.end, range.end)) else { break }
+            gap = next
         }
+        guard reassembler.insert(range) else { return .refused }
         guard sequence == nxt else { return .early }
         let next = reassembler.advance(from: nxt)
         readable += nxt.distance(to: next)

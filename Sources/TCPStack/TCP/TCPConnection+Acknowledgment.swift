@@ -65,8 +65,10 @@ extension TCPConnection {
         } else if hasTimestamps, let roundTrip = timestampRoundTrip(options, now: now), let newest = delivery.newestSentAt,
             roundTrip <= now - newest + .milliseconds(2)
         {
-            // An older echo may tell of a copy whose ACK was lost: the back-off stays until there is a clear measurement (Karn).
+            // An older echo may tell of a copy whose ACK was lost.
             rtt.sample(roundTrip)
+        } else {
+            rtt.progressedUnclearly()
         }
         recovery.progressed()
         unackedSince = now

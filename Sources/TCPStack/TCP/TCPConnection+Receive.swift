@@ -53,7 +53,7 @@ extension TCPConnection {
     private mutating func takeSYN(_ header: TCPHeader, options: TCPOptions, now: Instant) {
         lastHeard = now
         irs = header.sequence
-        rcv.start(at: header.sequence + 1)
+        rcv.start(at: header.sequence + 1, isOffered: synTransmissions > 0)
         lastAcknowledgmentSent = rcv.nxt
         snd.wnd = Int(header.window)
         snd.largestWnd = snd.wnd
