@@ -173,6 +173,24 @@ import WGUserspace
         #expect(node.device.drops.total == before + count)
     }
 
+    @Test("a forged response with a valid mac1 does not end the handshake")
+    func forgedResponse() throws {
+        let nodes = TwoDevices()
+        nodes.isDelivered = { _ in false }
+        nodes.send(1, from: nodes.a)
+        nodes.deliver(try #require(nodes.sent(1, by: nodes.a).last).bytes, to: nodes.b)
+        nodes.flush()
+        let response = try #require(nodes.sent(2, by: nodes.b).last).bytes
+        let keys = MACKeys(publicKey: nodes.a.publicKey)
+        for offset in stride(from: 12, to: 60, by: 5) {
+            var forged = response.flipping(bit: 0, at: offset)
+            forged.withSpan { keys.writeMAC1(into: &$0, byteCount: 92) }
+            #expect(nodes.deliver(forged, to: nodes.a) == .dropped(.handshakeNotAuthentic))
+        }
+        #expect(nodes.deliver(response, to: nodes.a) == .handled)
+        #expect(nodes.deliver(response, to: nodes.a) == .dropped(.unknownReceiverIndex))
+    }
+
     @Test("a response to nothing, or to an earlier initiation, is dropped")
     func staleResponse() throws {
         let nodes = TwoDevices()

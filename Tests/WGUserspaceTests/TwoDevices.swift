@@ -65,6 +65,8 @@ final class TwoDevices {
     var latency = Duration.milliseconds(20)
     /// Whether a message gets through; it sees every one.
     var isDelivered: (Datagram) -> Bool = { _ in true }
+    /// When the copies of a message that gets through arrive; it is lost if there is none.
+    lazy var delay: (Datagram) -> [Duration] = { [unowned self] _ in [latency] }
     /// Every message that was sent, with its time.
     private(set) var trace: [(at: Instant, Datagram)] = []
     private var wire: [(at: Instant, Datagram)] = []
@@ -183,7 +185,13 @@ final class TwoDevices {
     private func put(_ bytes: [UInt8], from node: Node, to destination: SocketEndpoint) {
         let datagram = Datagram(bytes: bytes, source: node.endpoint, destination: destination)
         trace.append((now, datagram))
-        if isDelivered(datagram) { wire.append((now + latency, datagram)) }
+        guard isDelivered(datagram) else { return }
+        for delay in delay(datagram) {
+            let at = now + delay
+            // Behind all that arrive earlier or at the same time.
+            let place = (wire.lastIndex { $0.at <= at } ?? -1) + 1
+            wire.insert((at, datagram), at: place)
+        }
     }
 }
 
