@@ -24,3 +24,28 @@ def echo_messages(edge, domain, path="/websocket?room=1"):
         check_equal(connection.close_code, 1000, "close code")
 
     asyncio.run(converse())
+
+
+def echo_while(edge, domain, disturb, silence):
+    """Keeps one WebSocket through steps 0 to 2 of a disturbance; a message sent in step 1 has to come back in the end."""
+    import websockets
+
+    async def converse():
+        async with websockets.connect(
+            f"wss://{domain}:{edge.https_port}/websocket", host=edge.address, port=edge.https_port, ssl=edge.tls_context(),
+            server_hostname=domain, open_timeout=15, close_timeout=5, ping_interval=None
+        ) as connection:
+            disturb(0)
+            await connection.send("before")
+            check_equal(await asyncio.wait_for(connection.recv(), 10), "before", "echo before the silence")
+            disturb(1)
+            await connection.send("during")
+            try:
+                answer = await asyncio.wait_for(connection.recv(), silence)
+                check(False, f"an answer through a dead link: {answer!r}")
+            except asyncio.TimeoutError:
+                pass
+            disturb(2)
+            check_equal(await asyncio.wait_for(connection.recv(), 30), "during", "echo after the silence")
+
+    asyncio.run(converse())
