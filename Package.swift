@@ -41,6 +41,7 @@ let package = Package(
             name: "NIOWireGuard",
             dependencies: [
                 "WGUserspace", "TCPStack", "Inet", "Noise", "CSocketShim",
+                .product(name: "NIOConcurrencyHelpers", package: "swift-nio"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "Logging", package: "swift-log"),
@@ -53,7 +54,6 @@ let package = Package(
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
-                .product(name: "NIOFoundationEssentialsCompat", package: "swift-nio"),
                 .product(name: "NIOSSL", package: "swift-nio-ssl"),
                 .product(name: "NIOExtras", package: "swift-nio-extras"),
                 .product(name: "X509", package: "swift-certificates"),
@@ -67,24 +67,29 @@ let package = Package(
 
         .executableTarget(
             name: "TunnelDial",
-            dependencies: ["NIOWireGuard", .product(name: "NIOCore", package: "swift-nio")],
+            dependencies: [
+                "NIOWireGuard", "Inet", .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+            ],
             path: "Examples/TunnelDial", swiftSettings: strict),
         .executableTarget(
             name: "TunnelListen",
-            dependencies: ["NIOWireGuard", .product(name: "NIOCore", package: "swift-nio")],
+            dependencies: [
+                "NIOWireGuard", .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+            ],
             path: "Examples/TunnelListen", swiftSettings: strict),
 
         .target(
             name: "TestSupport", dependencies: ["Inet", "Noise", "WGUserspace", "TCPStack"],
             path: "Tests/Support", swiftSettings: strict),
         .testTarget(name: "InetTests", dependencies: ["Inet", "TestSupport"], swiftSettings: strict),
-        .testTarget(name: "NoiseTests", dependencies: ["Noise", "TestSupport"], swiftSettings: strict),
-        .testTarget(name: "WGUserspaceTests", dependencies: ["WGUserspace", "TestSupport"], swiftSettings: strict),
-        .testTarget(name: "TCPStackTests", dependencies: ["TCPStack", "TestSupport"], swiftSettings: strict),
+        .testTarget(name: "NoiseTests", dependencies: ["Noise", "Inet", "TestSupport"], swiftSettings: strict),
+        .testTarget(name: "WGUserspaceTests", dependencies: ["WGUserspace", "Noise", "Inet", "TestSupport"], swiftSettings: strict),
+        .testTarget(name: "TCPStackTests", dependencies: ["TCPStack", "Inet", "TestSupport"], swiftSettings: strict),
         .testTarget(
             name: "NIOWireGuardTests",
             dependencies: [
-                "NIOWireGuard", "TestSupport",
+                "NIOWireGuard", "Inet", "Noise", "WGUserspace", "TCPStack", "TestSupport",
+                .product(name: "NIOConcurrencyHelpers", package: "swift-nio"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
@@ -93,11 +98,22 @@ let package = Package(
         .testTarget(
             name: "ProxyTests",
             dependencies: [
-                "Proxy", "TestSupport", "TOMLKit",
+                "Proxy", "Inet", "Noise", "WGUserspace", "TestSupport", "TOMLKit",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "NIOEmbedded", package: "swift-nio"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
+                .product(name: "NIOExtras", package: "swift-nio-extras"),
+                .product(name: "X509", package: "swift-certificates"),
+                .product(name: "SwiftASN1", package: "swift-asn1"),
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
         .testTarget(
-            name: "SimulationTests", dependencies: ["NIOWireGuard", "TestSupport"], swiftSettings: strict),
+            name: "SimulationTests", dependencies: ["NIOWireGuard", "Inet", "Noise", "WGUserspace", "TCPStack", "TestSupport"],
+            swiftSettings: strict),
     ]
 )

@@ -22,6 +22,6 @@ let interface = try await WireGuardInterface.start(.init(wgQuick: file), on: Mul
 let channel = try await interface.connect(to: remote) { channel in
     channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(Printer()) }
 }.get()
-try await channel.writeAndFlush(ByteBuffer(string: "GET / HTTP/1.0\r\nHost: app.example.com\r\n\r\n"))
+try await channel.writeAndFlush(ByteBuffer(string: "GET / HTTP/1.0\r\nHost: app.example.com\r\n\r\n")).get()
 try await channel.closeFuture.get()
 try await interface.close().get()

@@ -27,7 +27,7 @@ extension InterfaceLoop {
         withCore { core, now in
             status.now = now
             for id in core.device.peerIDs {
-                if let peer = core.device.status(of: id) { status.peers.append(peer) }
+                if let peer = core.device.status(of: id, now: now) { status.peers.append(peer) }
             }
             let counts = core.stack.counts
             status.tcpConnections = counts.connections
