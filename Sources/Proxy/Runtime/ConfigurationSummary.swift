@@ -3,11 +3,12 @@ extension GatewayConfiguration {
     package var summary: String {
         var lines = interface.summary
         for route in routes {
-            lines.append("route \(route.domain) -> \(route.agent) from \(route.gatewayIP)\(route.isEnabled ? "" : " (disabled)")")
+            let source = route.gatewayIP.map { " from \($0)" } ?? ""
+            lines.append("route \(route.domain) -> \(route.target)\(source)\(route.enabled ? "" : " (disabled)")")
         }
         lines.append("https \(https.isEmpty ? "off" : https.map(\.description).joined(separator: ", "))")
         lines.append("http \(http.isEmpty ? "off" : http.map(\.description).joined(separator: ", "))")
-        lines += certificates.map { "certificate \(LogEscape.escape($0.certificate))" }
+        lines += certificates.map { "certificate \(LogEscape.escape($0.certificateFile))" }
         if certificates.isEmpty { lines.append("certificate by the internal CA") }
         if let state = common.stateDirectory { lines.append("state \(LogEscape.escape(state))") }
         return lines.joined(separator: "\n") + "\n"
@@ -17,7 +18,7 @@ extension GatewayConfiguration {
 extension AgentConfiguration {
     package var summary: String {
         var lines = interface.summary
-        lines += tunnels.map { "tunnel \($0.domain ?? "*") -> \($0.target)\($0.isEnabled ? "" : " (disabled)")" }
+        lines += targets.all.map { "tunnel \($0.domain) -> \($0.target)\($0.enabled ? "" : " (disabled)")" }
         lines.append("listen port \(listenPort) in the tunnel")
         if let state = common.stateDirectory { lines.append("state \(LogEscape.escape(state))") }
         return lines.joined(separator: "\n") + "\n"

@@ -3,26 +3,10 @@ import WGUserspace
 
 /// Everything that `kakuremichi gateway` needs to know.
 package struct GatewayConfiguration: Sendable {
-    /// A published service: a domain, and the agent that answers for it inside the tunnel.
-    package struct Route: Sendable, Equatable {
-        package var domain: String
-        package var agent: SocketEndpoint
-        /// Where connections to the agent come from: agents drop anything but their tunnel's gateway address.
-        package var gatewayIP: IPAddress
-        package var isEnabled: Bool
-    }
-
-    /// A certificate chain and its key, both PEM.
-    package struct CertificateFiles: Sendable, Equatable {
-        package var certificate: String
-        package var key: String
-        /// The domains it is meant for; empty leaves that to the names in the certificate.
-        package var domains: [String]
-    }
-
     package var common: CommonConfiguration
     package var interface: InterfaceSettings
-    package var routes: [Route]
+    /// Each with its gateway address: agents drop what comes from another.
+    package var routes: [TunnelConfig]
     package var https: [SocketEndpoint]
     package var http: [SocketEndpoint]
     /// The port in the addresses that plain HTTP redirects to.
@@ -95,8 +79,8 @@ package struct GatewayConfiguration: Sendable {
 
     // MARK: Routes
 
-    private static func routes(_ reader: inout ConfigurationReader, interface: InterfaceSettings?) -> [Route] {
-        var routes: [Route] = []
+    private static func routes(_ reader: inout ConfigurationReader, interface: InterfaceSettings?) -> [TunnelConfig] {
+        var routes: [TunnelConfig] = []
         let flags = reader.settings(flags: ["route"])
         if !flags.isEmpty {
             for flag in flags {
@@ -153,7 +137,7 @@ package struct GatewayConfiguration: Sendable {
     }
 
     private static func add(
-        _ routes: inout [Route], _ reader: inout ConfigurationReader, _ setting: Setting, domain: String, agent: SocketEndpoint,
+        _ routes: inout [TunnelConfig], _ reader: inout ConfigurationReader, _ setting: Setting, domain: String, agent: SocketEndpoint,
         gatewayIP: IPAddress?, isEnabled: Bool, interface: InterfaceSettings?
     ) {
         if routes.contains(where: { $0.domain == domain }) {
@@ -175,7 +159,10 @@ package struct GatewayConfiguration: Sendable {
                 setting.fault(
                     "no peer's AllowedIPs holds \(agent.address): requests will be answered with 502", fix: "add it to the agent's [Peer]"))
         }
-        routes.append(Route(domain: domain, agent: agent, gatewayIP: source, isEnabled: isEnabled))
+        routes.append(
+            TunnelConfig(
+                id: domain, domain: domain, agentVirtualIP: agent.address, port: agent.port, gatewayIP: source, target: "\(agent)",
+                enabled: isEnabled))
     }
 
     /// `DOMAIN=IP[:PORT]`.
@@ -257,7 +244,7 @@ package struct GatewayConfiguration: Sendable {
         let certificatePath = path(certificate, holding: "-----BEGIN CERTIFICATE-----", isSecret: false)
         let keyPath = path(key, holding: "PRIVATE KEY-----", isSecret: true)
         guard let certificatePath, let keyPath else { return nil }
-        return CertificateFiles(certificate: certificatePath, key: keyPath, domains: domains)
+        return CertificateFiles(domains: domains, certificateFile: certificatePath, keyFile: keyPath)
     }
 }
 

@@ -9,11 +9,8 @@ import Testing
         #expect(faults == [])
         #expect(warnings == [])
         let agent = try #require(configuration)
-        try #require(agent.tunnels.count == 1)
-        #expect(agent.tunnels[0].domain == nil)
-        #expect(agent.tunnels[0].target == AgentConfiguration.Target(host: "127.0.0.1", port: 8080))
-        #expect(agent.tunnels[0].hostHeader == .public)
-        #expect(agent.tunnels[0].isEnabled)
+        let target = try #require(UpstreamTarget("127.0.0.1:8080"))
+        #expect(agent.targets == LocalTargets(all: target))
         #expect(agent.listenPort == 80)
         #expect(agent.interface.listenPort == 0)
         #expect(agent.common.stateDirectory == "/home/me/.local/state/kakuremichi/agent")
@@ -37,10 +34,10 @@ import Testing
             enabled = false
             """
         let agent = try #require(Fixture.agent(Fixture.input(files: ["agent.toml": toml])).configuration)
-        #expect(agent.tunnels.map { $0.domain ?? "*" } == ["*", "a.example.com", "b.example.com"])
-        #expect(agent.tunnels.map { "\($0.target)" } == ["localhost:1", "app:3000", "[::1]:3001"])
-        #expect(agent.tunnels.map(\.hostHeader) == [.target, .public, .target])
-        #expect(agent.tunnels.map(\.isEnabled) == [true, true, false])
+        #expect(agent.targets.all.map(\.domain) == ["*", "a.example.com", "b.example.com"])
+        #expect(agent.targets.all.map { "\($0.target)" } == ["localhost:1", "app:3000", "[::1]:3001"])
+        #expect(agent.targets.all.map(\.host) == [.target, .asReceived, .target])
+        #expect(agent.targets.all.map(\.enabled) == [true, true, false])
         #expect(agent.listenPort == 8000)
     }
 

@@ -1,0 +1,24 @@
+import ArgumentParser
+
+/// The program's command line.
+package struct KakuremichiCommand: AsyncParsableCommand {
+    package static let version = "0.1.0"
+
+    package static let configuration = CommandConfiguration(
+        commandName: "kakuremichi",
+        abstract: "Publishes web services from behind NAT over WireGuard, without root and without a TUN device.",
+        discussion: """
+            A gateway answers HTTPS for your domains and carries each request through WireGuard to an agent, \
+            which hands it to a web server beside it. Both are ordinary processes of an ordinary user.
+
+            To begin:
+              kakuremichi init --domain app.example.com --endpoint vpn.example.com:51820 --out tunnel
+            """,
+        version: version,
+        subcommands: [
+            GatewayCommand.self, AgentCommand.self, StatusCommand.self, InitCommand.self, KeysCommand.self, EchoCommand.self,
+            DialCommand.self,
+        ])
+
+    package init() {}
+}

@@ -1,0 +1,51 @@
+import ArgumentParser
+import FoundationEssentials
+import NIOPosix
+
+struct StatusCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "status",
+        abstract: "Shows peers, last handshakes, routes and listeners of running processes.",
+        discussion: """
+            Examples:
+              kakuremichi status
+              kakuremichi status --state ./state --json
+            """)
+
+    @Option(help: ArgumentHelp("State directory of the process. (default: those of a gateway and an agent of this user)", valueName: "dir"))
+    var state: String?
+
+    @Flag(help: "Prints JSON, one object for each process on a line.")
+    var json = false
+
+    func run() async throws {
+        let environment = ConfigurationInput.processEnvironment
+        let directories =
+            state.map { [$0] } ?? [.gateway, .agent].compactMap { StateDirectory.defaultPath(role: $0, environment: environment) }
+        guard !directories.isEmpty else { throw CommandFailure("neither XDG_STATE_HOME nor HOME is set; give --state DIR") }
+        var found = 0
+        for directory in directories {
+            let path = StateDirectory.adminSocket(in: directory)
+            guard state != nil || SystemFiles.exists(path) else { continue }
+            let answer: [UInt8]
+            do {
+                answer = try await AdminClient.ask(AdminRequest(verb: "status"), at: path, group: MultiThreadedEventLoopGroup.singleton)
+            } catch let fault as AdminFault {
+                throw CommandFailure("\(LogEscape.escape(path)): \(fault)")
+            } catch {
+                continue
+            }
+            if found > 0, !json { print("") }
+            found += 1
+            if json {
+                print(String(decoding: answer, as: UTF8.self))
+            } else {
+                print(try JSONDecoder().decode(Status.self, from: Data(answer)).table, terminator: "")
+            }
+        }
+        if found == 0 {
+            let places = directories.map { LogEscape.escape($0) }.joined(separator: ", ")
+            throw CommandFailure("no process answers in \(places); start one, or give its --state DIR")
+        }
+    }
+}

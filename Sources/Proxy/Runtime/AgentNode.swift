@@ -1,0 +1,68 @@
+import Inet
+import Logging
+import NIOCore
+import NIOPosix
+import NIOWireGuard
+import Noise
+
+/// A running agent: accepts connections on its addresses in the tunnel and hands their requests to targets nearby. Gateways are found
+/// again for ever: by WireGuard's own retries, by keepalives, and by the probe.
+package enum AgentNode {
+    /// For gateways whose keepalive the file leaves open: the agent sits behind NAT, and only it can keep the way open.
+    static let defaultKeepalive = Duration.seconds(25)
+    /// How long requests in hand may take after SIGTERM.
+    static let drainLimit = TimeAmount.seconds(25)
+
+    /// Runs until SIGTERM or SIGINT.
+    static func run(_ configuration: AgentConfiguration, warnings: [ConfigurationFault]) async throws {
+        let signals = ShutdownSignals()
+        let logger = Logger(label: "agent")
+        guard let directory = configuration.common.stateDirectory else { throw CommandFailure("give --state DIR") }
+        let state = try StateDirectory(path: directory)
+        var settings = configuration.interface
+        for index in settings.peers.indices where settings.peers[index].endpoint != nil && settings.peers[index].persistentKeepalive == nil
+        {
+            settings.peers[index].persistentKeepalive = defaultKeepalive
+        }
+        let running = try await RunningInterface(
+            role: .agent, common: configuration.common, settings: settings, warnings: warnings, logger: logger, state: state)
+        let probe = GatewayProbe(interface: running.interface, logger: logger)
+        do {
+            let proxy = LocalProxy(targets: configuration.targets, firstRequestID: SystemEdges.random.nextUInt64(), logger: logger)
+            let open = OpenChannels()
+            let listener = try await running.interface.listen(port: configuration.listenPort, group: running.group) { channel in
+                open.add(channel)
+                return channel.setOption(.allowRemoteHalfClosure, value: true).flatMap { proxy.initialize(channel) }
+            }.get()
+            let targets = configuration.targets
+            let addresses = configuration.interface.addresses.map { "\(SocketEndpoint($0.address, port: configuration.listenPort))" }
+            running.answerStatus(
+                routes: { targets.all.map { .init(domain: $0.domain, target: "\($0.target)", enabled: $0.enabled) } },
+                listeners: { addresses.map { .init(kind: "tunnel", address: $0) } })
+            for target in targets.all {
+                logger.info("Tunnel registered", metadata: ["domain": "\(target.domain)", "target": "\(target.target)"])
+            }
+            await contactGateways(running)
+            probe.start()
+            await signals.wait()
+            logger.info("Shutting down")
+            probe.stop()
+            try? await listener.close().get()
+            await open.drain(within: drainLimit, on: running.group.next())
+        } catch {
+            probe.stop()
+            await running.stop()
+            throw error
+        }
+        await running.stop()
+        withExtendedLifetime(state) {}
+    }
+
+    /// Named endpoints are contacted as soon as they are resolved.
+    private static func contactGateways(_ running: RunningInterface) async {
+        for peer in running.settings.peers {
+            guard case .address(let endpoint)? = peer.endpoint else { continue }
+            try? await running.interface.contact(peer.publicKey, at: endpoint).get()
+        }
+    }
+}

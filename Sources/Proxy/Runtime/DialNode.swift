@@ -1,0 +1,87 @@
+import Glibc
+import Inet
+import Logging
+import NIOCore
+import NIOPosix
+import NIOWireGuard
+import TCPStack
+
+/// `kakuremichi dial`: joins standard input and output to one TCP connection in the tunnel. The end of the input is sent as the end
+/// of our direction; the program ends when both directions have.
+enum DialNode {
+    static let chunk = 64 * 1024
+    /// The first packet may have to wait for a handshake.
+    static let connectTimeout = Duration.seconds(15)
+
+    static func run(_ configuration: InterfaceOnlyConfiguration, to destination: SocketEndpoint, warnings: [ConfigurationFault])
+        async throws
+    {
+        let logger = Logger(label: "dial")
+        var state: StateDirectory?
+        if let path = configuration.common.stateDirectory { state = try StateDirectory(path: path) }
+        let running = try await RunningInterface(
+            role: .dial, common: configuration.common, settings: configuration.interface, warnings: warnings, logger: logger, state: state)
+        let result = await Result { try await transfer(running.interface, configuration.interface, destination) }
+        await running.stop()
+        try result.get()
+    }
+
+    private static func transfer(_ interface: WireGuardInterface, _ settings: InterfaceSettings, _ destination: SocketEndpoint) async throws
+    {
+        var options = ConnectionOptions.tunnelDefault
+        options.connectTimeout = connectTimeout
+        let source = settings.sourceAddress(for: destination.address)
+        let channel = try await interface.connect(to: destination, from: source, options: options) { channel in
+            channel.setOption(.allowRemoteHalfClosure, value: true)
+        }.flatMapThrowing { channel in
+            // Still in the tick in which it connected: nothing has been read.
+            try NIOAsyncChannel<ByteBuffer, ByteBuffer>(
+                wrappingChannelSynchronously: channel, configuration: .init(isOutboundHalfClosureEnabled: true))
+        }.get()
+        try await channel.executeThenClose { inbound, outbound in
+            try await withThrowingTaskGroup(of: Void.self) { tasks in
+                tasks.addTask {
+                    while let bytes = try await readInput() { try await outbound.write(bytes) }
+                    outbound.finish()
+                }
+                tasks.addTask {
+                    for try await bytes in inbound { try await writeOutput(bytes) }
+                }
+                try await tasks.waitForAll()
+            }
+        }
+    }
+
+    /// `nil` at the end of the input.
+    private static func readInput() async throws -> ByteBuffer? {
+        try await NIOThreadPool.singleton.runIfActive {
+            var bytes = [UInt8](repeating: 0, count: chunk)
+            while true {
+                let count = read(STDIN_FILENO, &bytes, bytes.count)
+                if count < 0 && errno == EINTR { continue }
+                guard count >= 0 else { throw FileError(path: "standard input", problem: .system(.reading, errno)) }
+                return count == 0 ? nil : ByteBuffer(bytes: bytes[..<count])
+            }
+        }
+    }
+
+    private static func writeOutput(_ buffer: ByteBuffer) async throws {
+        try await NIOThreadPool.singleton.runIfActive {
+            try buffer.withUnsafeReadableBytes { bytes in
+                var offset = 0
+                while offset < bytes.count {
+                    let count = write(STDOUT_FILENO, bytes.baseAddress.map { $0 + offset }, bytes.count - offset)
+                    if count < 0 && errno == EINTR { continue }
+                    guard count > 0 else { throw FileError(path: "standard output", problem: .system(.writing, errno)) }
+                    offset += count
+                }
+            }
+        }
+    }
+}
+
+extension Result where Failure == any Error {
+    fileprivate init(_ body: () async throws -> Success) async {
+        do { self = .success(try await body()) } catch { self = .failure(error) }
+    }
+}

@@ -1,0 +1,57 @@
+import NIOCore
+import NIOExtras
+import Synchronization
+
+/// The accepted connections of a listener, for the orderly way down: each is told to end after the request in hand, and what is left
+/// at the deadline is closed.
+final class OpenChannels: Sendable {
+    private struct State {
+        var channels: [ObjectIdentifier: any Channel] = [:]
+        var isDraining = false
+        var whenEmpty: EventLoopPromise<Void>?
+    }
+
+    private let state = Mutex(State())
+
+    func add(_ channel: any Channel) {
+        let key = ObjectIdentifier(channel)
+        let isDraining = state.withLock { state in
+            state.channels[key] = channel
+            return state.isDraining
+        }
+        channel.closeFuture.whenComplete { _ in self.remove(key) }
+        if isDraining { channel.close(promise: nil) }
+    }
+
+    func drain(within limit: TimeAmount, on eventLoop: any EventLoop) async {
+        let promise = eventLoop.makePromise(of: Void.self)
+        let open = state.withLock { state in
+            state.isDraining = true
+            state.whenEmpty = promise
+            return Array(state.channels.values)
+        }
+        if open.isEmpty { finish() }
+        for channel in open { channel.pipeline.fireUserInboundEventTriggered(ChannelShouldQuiesceEvent()) }
+        let deadline = eventLoop.scheduleTask(in: limit) { [self] in
+            for channel in state.withLock({ Array($0.channels.values) }) { channel.close(promise: nil) }
+        }
+        try? await promise.futureResult.get()
+        deadline.cancel()
+    }
+
+    private func remove(_ key: ObjectIdentifier) {
+        let isEmpty = state.withLock { state in
+            state.channels[key] = nil
+            return state.channels.isEmpty
+        }
+        if isEmpty { finish() }
+    }
+
+    private func finish() {
+        let promise = state.withLock { state in
+            defer { state.whenEmpty = nil }
+            return state.whenEmpty
+        }
+        promise?.succeed(())
+    }
+}

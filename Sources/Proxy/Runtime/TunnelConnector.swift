@@ -1,0 +1,181 @@
+import Inet
+import NIOCore
+import NIOWireGuard
+import Noise
+import Synchronization
+import TCPStack
+
+/// The gateway's way to its agents: connections inside WireGuard, each watched by an ``AgentWatch``.
+final class TunnelConnector: Sendable {
+    private let interface: WireGuardInterface
+    private let clocks = Mutex<[ObjectIdentifier: NIOLoopBound<ConnectionClock>]>([:])
+    /// Agents that fell silent, and when: a retry of the same request must not wait for them again.
+    private let silent = Mutex<[IPAddress: NIODeadline]>([:])
+
+    init(interface: WireGuardInterface) { self.interface = interface }
+
+    var connector: UpstreamConnector {
+        { target, eventLoop in self.connect(to: target, on: eventLoop) }
+    }
+
+    private func connect(to target: UpstreamTarget, on eventLoop: any EventLoop) -> EventLoopFuture<any Channel> {
+        guard let address = target.address else {
+            return eventLoop.makeFailedFuture(UpstreamFailure.broken("names are not resolved inside the tunnel"))
+        }
+        if isSilent(address) { return eventLoop.makeFailedFuture(UpstreamFailure.unreachable("the agent has fallen silent")) }
+        let remote = SocketEndpoint(address, port: target.port)
+        return interface.connect(to: remote, from: target.source, on: eventLoop) { channel in
+            channel.eventLoop.makeCompletedFuture {
+                let watch = AgentWatch(
+                    interface: self.interface, remote: remote, source: target.source, clock: self.clock(of: channel.eventLoop)
+                ) { self.markSilent(address) }
+                try channel.pipeline.syncOperations.addHandler(watch)
+            }
+        }.flatMapErrorThrowing { throw Self.failure($0) }
+    }
+
+    private func isSilent(_ address: IPAddress) -> Bool {
+        silent.withLock { silent in
+            guard let since = silent[address] else { return false }
+            if since + Self.memory > .now() { return true }
+            silent[address] = nil
+            return false
+        }
+    }
+
+    private func markSilent(_ address: IPAddress) { silent.withLock { $0[address] = .now() } }
+
+    private func clock(of eventLoop: any EventLoop) -> ConnectionClock {
+        clocks.withLock { clocks in
+            let key = ObjectIdentifier(eventLoop)
+            if let clock = clocks[key] { return clock.value }
+            let clock = ConnectionClock(eventLoop: eventLoop, interval: AgentWatch.clockInterval)
+            clocks[key] = NIOLoopBound(clock, eventLoop: eventLoop)
+            return clock
+        }
+    }
+
+    private static func failure(_ error: any Error) -> UpstreamFailure {
+        guard let error = error as? TunnelError else { return UpstreamFailure(error) }
+        switch error {
+        case .refused: return .refused
+        case .timedOut, .unreachable, .noSourceAddress, .unavailable, .interfaceClosed: return .unreachable("\(error)")
+        case .reset, .aborted: return .broken("\(error)")
+        }
+    }
+
+    /// Longer than a retry takes to be tried, shorter than an agent takes to come back.
+    private static let memory = TimeAmount.seconds(1)
+}
+
+/// Finds out within 4 s that an agent is gone while something is expected of it. TCP alone would wait for half a minute, and must: a
+/// short outage is no reason to break a connection.
+///
+///     quiet ──write──► waiting ──1 s without a byte──► asking ──answer, or anything from the peer──► waiting, 5 s
+///       ▲                 │                              └──2 s of nothing at all from the peer──► the connection is reset
+///       └─────read────────┘
+///
+/// A slow web server behind a living agent is not disturbed: a new TCP connection is tried, and any packet of the peer counts.
+/// Bound to its event loop.
+final class AgentWatch: ChannelDuplexHandler, ClockWatcher {
+    typealias InboundIn = ByteBuffer
+    typealias OutboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
+
+    static let clockInterval = TimeAmount.milliseconds(250)
+    static let patience = TimeAmount.milliseconds(1000)
+    static let answerLimit = Duration.seconds(2)
+    static let pause = TimeAmount.seconds(5)
+
+    private let interface: WireGuardInterface
+    private let remote: SocketEndpoint
+    private let source: IPAddress?
+    private let clock: ConnectionClock
+    private let onSilence: () -> Void
+    private var context: ChannelHandlerContext?
+    private(set) var deadline = NIODeadline.distantFuture
+
+    init(interface: WireGuardInterface, remote: SocketEndpoint, source: IPAddress?, clock: ConnectionClock, onSilence: @escaping () -> Void)
+    {
+        self.interface = interface
+        self.remote = remote
+        self.source = source
+        self.clock = clock
+        self.onSilence = onSilence
+    }
+
+    func handlerAdded(context: ChannelHandlerContext) {
+        self.context = context
+        clock.add(self)
+    }
+
+    func handlerRemoved(context: ChannelHandlerContext) {
+        self.context = nil
+        clock.remove(self)
+    }
+
+    func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
+        if deadline == .distantFuture { deadline = clock.deadline(after: Self.patience) }
+        context.write(data, promise: promise)
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        deadline = .distantFuture
+        context.fireChannelRead(data)
+    }
+
+    func deadlineReached() {
+        guard let eventLoop = context?.eventLoop else { return }
+        // Moved on by the answer; until then long enough not to ask twice.
+        deadline = clock.deadline(after: Self.pause)
+        let (interface, address) = (interface, remote.address)
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        receivedBytes(interface, address).flatMap { [remote, source] before in
+            Self.ask(interface, remote, source).flatMap { isAnswered in
+                if isAnswered { return interface.eventLoop.makeSucceededFuture(true) }
+                return receivedBytes(interface, address).map { $0 != before }
+            }
+        }.hop(to: eventLoop).whenComplete { result in
+            if case .success(true) = result { return }
+            bound.value.giveUp()
+        }
+    }
+
+    private func giveUp() {
+        // A byte may have come in the last moment, or the next request may be waiting already.
+        guard let context, deadline != .distantFuture else { return }
+        onSilence()
+        context.fireErrorCaught(UpstreamFailure.unreachable("the agent has fallen silent"))
+        context.triggerUserOutboundEvent(WireGuardChannel.AbortEvent(), promise: nil)
+    }
+
+    /// Whether somebody is there: a refusal is an answer.
+    private static func ask(_ interface: WireGuardInterface, _ remote: SocketEndpoint, _ source: IPAddress?) -> EventLoopFuture<Bool> {
+        var options = ConnectionOptions.tunnelDefault
+        options.connectTimeout = answerLimit
+        return interface.connect(to: remote, from: source, options: options) { $0.eventLoop.makeSucceededVoidFuture() }.map { channel in
+            channel.close(promise: nil)
+            return true
+        }.flatMapErrorThrowing { error in
+            switch error as? TunnelError {
+            case .refused, .reset: true
+            case .timedOut, .unreachable, .aborted, .noSourceAddress, .unavailable, .interfaceClosed, nil: false
+            }
+        }
+    }
+}
+
+/// What the peer that holds `address` has sent in all.
+private func receivedBytes(_ interface: WireGuardInterface, _ address: IPAddress) -> EventLoopFuture<UInt64> {
+    interface.status().map { status in
+        status.peers.first { peer in peer.allowedIPs.contains { $0.contains(address) } }?.receivedBytes ?? 0
+    }
+}
+
+extension PresentedCertificate: HostCoverage {}
+
+extension CertificateSelector: TLSFront {
+    package func makeTLSHandler(onAccept: @escaping (any HostCoverage) throws -> Void) -> any ChannelHandler {
+        makeHandler { presented in try onAccept(presented) }
+    }
+}

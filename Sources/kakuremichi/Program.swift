@@ -1,0 +1,8 @@
+import Proxy
+
+@main
+enum Program {
+    static func main() async {
+        await KakuremichiCommand.main()
+    }
+}

@@ -1,0 +1,31 @@
+import ArgumentParser
+import Proxy
+import Testing
+
+@Suite struct CommandLineTests {
+    private func parses(_ arguments: [String]) -> Bool { (try? KakuremichiCommand.parseAsRoot(arguments)) != nil }
+
+    @Test(
+        "the documented command lines are accepted",
+        arguments: [
+            "agent --wg agent.conf --target 127.0.0.1:8080 --listen-port 80 --state d",
+            "gateway --wg g --route app.example.com=10.1.0.2 --route b.c=10.1.0.3:81 --https 127.0.0.1:8443 --https [::1]:8443 --http 127.0.0.1:8080 --state d --cert c --key k",
+            "gateway --config gateway.toml --check --log-level debug --log-format json", "echo --wg f --listen-port 7",
+            "dial --wg f 10.1.0.2:7",
+            "status", "status --json --state d", "init --domain a.b --endpoint h:1 --out d", "keys", "keys f", "keys --private",
+        ])
+    func documented(line: String) { #expect(parses(line.split(separator: " ").map(String.init))) }
+
+    @Test(
+        "the original's flags are accepted with one dash or two, with blank or equals sign",
+        arguments: [
+            "-http-port=8080", "--http-port 8080", "-https-port 8443", "--wireguard-port=51820", "-wireguard-key-file=wireguard.key",
+            "--wireguard-interface wg0", "-control-url=ws://x", "--api-key=k", "-tls-cert-file=c", "--tls-key-file k",
+        ])
+    func original(line: String) { #expect(parses(["gateway"] + line.split(separator: " ").map(String.init))) }
+
+    @Test(
+        "what does not exist is refused",
+        arguments: ["gateway --nope", "dial --wg f nowhere", "dial --wg f 10.1.0.2", "echo", "keys f --psk", "nope"])
+    func refused(line: String) { #expect(!parses(line.split(separator: " ").map(String.init))) }
+}
