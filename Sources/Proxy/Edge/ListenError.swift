@@ -7,7 +7,7 @@ package struct ListenError: Error, CustomStringConvertible {
     package let errnoCode: CInt?
     package let reason: String
 
-    init(_ endpoint: SocketEndpoint, _ error: any Error) {
+    package init(_ endpoint: SocketEndpoint, _ error: any Error) {
         self.endpoint = endpoint
         errnoCode = (error as? IOError)?.errnoCode
         reason = "\(error)"
