@@ -17,7 +17,9 @@ package struct RingBuffer: ~Copyable {
         guard needed > capacity else { return }
         precondition(used >= 0 && used <= capacity, "more bytes used than there are")
         var newCapacity = max(capacity, Self.smallestCapacity)
-        while newCapacity < needed { newCapacity *= 2 }
+        while newCapacity < needed, newCapacity < Self.doublingEnds { newCapacity *= 2 }
+        // Large rings grow by steps: twice the bound of a window would be too much memory.
+        if newCapacity < needed { newCapacity = (needed + Self.step - 1) / Self.step * Self.step }
         let bytes = UnsafeMutableRawPointer.allocate(byteCount: newCapacity, alignment: 16)
         if used > 0, let storage = unsafe storage {
             let first = min(used, capacity - head)
@@ -79,4 +81,6 @@ package struct RingBuffer: ~Copyable {
 
     /// 4,096 bytes: enough for a request; a bulk transfer doubles a few times.
     private static let smallestCapacity = 4096
+    private static let doublingEnds = 1 << 20
+    private static let step = 1 << 18
 }

@@ -128,7 +128,7 @@ extension TCPConnection {
     mutating func report() -> Report {
         var report = Report()
         let bytes = sendBuffer.count + rcv.heldBytes
-        let memory = sendBuffer.allocatedBytes + rcv.allocatedBytes + scoreboard.allocatedBytes
+        let memory = allocatedBytes
         report.bytes = bytes - accountedBytes
         report.memory = memory - accountedMemory
         accountedBytes = bytes

@@ -127,7 +127,7 @@ extension Stack {
         guard textCount > 0 || !header.flags.isDisjoint(with: [.syn, .fin]) else { return }
         let record = timeWait[index]
         if header.flags.contains(.fin), header.sequence + textCount + 1 == record.rcvNxt {
-            timeWait.restart(index, expires: now + configuration.timeWait)
+            timeWait.restart(index, expires: now + configuration.timeWait, step: configuration.timeWait / 4)
         }
         var options = TCPOptions()
         if record.hasTimestamps {

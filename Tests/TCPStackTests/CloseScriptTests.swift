@@ -79,6 +79,18 @@ import Testing
         #expect(script.stack.counts.timeWait == 0)
     }
 
+    @Test("a flood of FINs in TIME-WAIT gets a limited number of answers and leaves one record") func timeWaitFlood() throws {
+        let script = try timeWait()
+        for _ in 0..<10_000 {
+            script.send(.fin, seq: 1001, ack: 5002)
+            script.now += .microseconds(10)
+        }
+        #expect(script.all().count < 1200)
+        #expect(script.stack.counts.timeWait == 1)
+        script.advance(by: .seconds(61))
+        #expect(script.stack.tableEntries == 0)
+    }
+
     @Test("in TIME-WAIT a SYN with a higher number opens a new connection, one with a lower number does not") func timeWaitSYN() throws {
         let script = try timeWait()
         script.send(.syn, seq: 500)

@@ -81,6 +81,11 @@ import Testing
             if random.next(below: 10) == 0 { script.advance(by: .milliseconds(Int64(random.next(below: 3000)))) }
             let fresh = script.all()
             #expect(fresh.allSatisfy { $0.packetLength <= 1420 }, "seed \(seed)")
+            if step % 20 == 0 {
+                let violation = script.stack.brokenInvariant()
+                #expect(violation == nil, "seed \(seed) step \(step)")
+                if violation != nil { return }
+            }
             outgoing = Array((outgoing + fresh).suffix(20))
         }
         script.stack.setAddresses([], now: script.now)

@@ -166,6 +166,26 @@ import Testing
         #expect(script.events() == [.closed(id, .timedOut)])
     }
 
+    @Test("a peer that shuts its window on what is in flight, and answers, is not given up") func windowShutOnFlight() throws {
+        let script = TCPScript()
+        let id = try #require(script.establish())
+        script.write(id, filled(3000, with: 1))
+        _ = script.all()
+        for _ in 0..<600 {
+            script.advance(by: .seconds(1))
+            for again in script.all() {
+                #expect(again.seq == 5001)
+                script.send(.ack, seq: 1001, ack: 5001, window: 0)
+            }
+        }
+        #expect(script.events().isEmpty)
+        script.send(.ack, seq: 1001, ack: 5001, window: 10_000)
+        #expect(script.next()?.seq == 5001)
+        script.advance(by: .seconds(50))
+        #expect(script.events().isEmpty)
+        #expect(script.stack.endpoints(of: id) != nil)
+    }
+
     @Test("the peer's window is never exceeded, and no silly segment is sent") func windowIsKept() throws {
         let script = TCPScript()
         let id = try #require(script.establish(window: 3000))
@@ -175,6 +195,17 @@ import Testing
         #expect(script.next() == nil)
         script.send(.ack, seq: 1001, ack: 8001, window: 3000)
         #expect(script.all().map(\.seq) == [8001, 9001, 10_001])
+    }
+
+    @Test("an ACK in text that was sent again brings its window along") func windowOfRetransmission() throws {
+        let script = TCPScript()
+        let id = try #require(script.establish(window: 3000))
+        script.send([], seq: 1101, ack: 5001, window: 3000, text: filled(100, with: 1))
+        _ = script.all()
+        script.write(id, filled(9000, with: 1))
+        #expect(script.all().map(\.seq) == [5001, 6001, 7001])
+        script.send([], seq: 1001, ack: 8001, window: 1000, text: filled(100, with: 1))
+        #expect(script.all().filter { !$0.text.isEmpty }.map(\.seq) == [8001])
     }
 
     @Test("a short write is followed by a writable event when half of the buffer is free") func writable() throws {

@@ -44,6 +44,13 @@ final class StackPair {
     /// When the last connection was through.
     private(set) var finishedAt = Duration.zero
     var link: Link
+    /// The applications read only so often, so that windows close. Zero reads at once.
+    var readPause = Duration.zero
+    private var nextRead = Instant(nanoseconds: 0)
+    /// The first thing that was not as it must be.
+    private(set) var violation: String?
+    private var watch = WireWatch()
+    private var steps = 0
     private let random: RandomSource
     private let begin: Instant
     private var inFlight: [(at: Instant, order: Int, toServer: Bool, packet: [UInt8])] = []
@@ -72,7 +79,8 @@ final class StackPair {
     }
 
     var isFinished: Bool {
-        clientTransfers.count == serverTransfers.count && clientTransfers.allSatisfy(Self.isDone) && serverTransfers.allSatisfy(Self.isDone)
+        violation == nil && clientTransfers.count == serverTransfers.count && clientTransfers.allSatisfy(Self.isDone)
+            && serverTransfers.allSatisfy(Self.isDone)
     }
 
     /// Everything that is left in the tables and buffers of both stacks.
@@ -87,7 +95,7 @@ final class StackPair {
 
     var summary: String {
         let open = (clientTransfers + serverTransfers).filter { !Self.isDone($0) }.prefix(4)
-        return "\(now - begin) \(packets) packets, not done: \(open), client \(client.counts), server \(server.counts)"
+        return "\(violation ?? "") \(now - begin) \(packets) packets, not done: \(open), client \(client.counts), server \(server.counts)"
     }
 
     /// Runs until `limit` of virtual time has passed since the start, or nothing is left to happen.
@@ -99,6 +107,7 @@ final class StackPair {
             if let deadline = client.nextDeadline { next = min(next, deadline) }
             if let deadline = server.nextDeadline { next = min(next, deadline) }
             guard next < .distantFuture else { break }
+            if readPause > .zero, !isFinished { next = min(next, nextRead) }
             now = max(now, next)
             if now > end { break }
             if let deadline = client.nextDeadline, deadline <= now { client.handleTimeout(now: now) }
@@ -116,15 +125,20 @@ final class StackPair {
 
     private func step() {
         var last = begin
-        Self.serve(&client, &clientTransfers, request: answer, answer: request, now: now, last: &last)
-        Self.serve(&server, &serverTransfers, request: request, answer: answer, now: now, last: &last)
+        let reads = now >= nextRead
+        if reads { nextRead = now + readPause }
+        Self.serve(&client, &clientTransfers, request: answer, answer: request, now: now, reads: reads, last: &last)
+        Self.serve(&server, &serverTransfers, request: request, answer: answer, now: now, reads: reads, last: &last)
         finishedAt = max(finishedAt, last - begin)
         transmit(toServer: true)
         transmit(toServer: false)
+        steps += 1
+        if let wrong = watch.violation { violation = violation ?? wrong }
+        if steps % 97 == 0, violation == nil { violation = client.brokenInvariant() ?? server.brokenInvariant() }
     }
 
     private static func serve(
-        _ stack: inout Stack, _ transfers: inout [Transfer], request: Int, answer: Int, now: Instant, last: inout Instant
+        _ stack: inout Stack, _ transfers: inout [Transfer], request: Int, answer: Int, now: Instant, reads: Bool, last: inout Instant
     ) {
         while let event = stack.pollEvent() {
             switch event {
@@ -138,11 +152,11 @@ final class StackPair {
             case .connected, .readable, .writable, .inputClosed: break
             }
         }
-        for place in transfers.indices where transfers[place].reason == nil { serve(&stack, &transfers[place], now: now) }
+        for place in transfers.indices where transfers[place].reason == nil { serve(&stack, &transfers[place], now: now, reads: reads) }
     }
 
-    private static func serve(_ stack: inout Stack, _ transfer: inout Transfer, now: Instant) {
-        while stack.readableBytes(transfer.id) > 0 {
+    private static func serve(_ stack: inout Stack, _ transfer: inout Transfer, now: Instant, reads: Bool) {
+        while reads, stack.readableBytes(transfer.id) > 0 {
             var buffer = [UInt8](repeating: 0, count: 16_384)
             var count = 0
             do {
@@ -182,6 +196,7 @@ final class StackPair {
             guard let range else { return }
             packets += 1
             var packet = Array(buffer[range])
+            watch.look(packet, mtu: 1420)
             if chance(link.loss) { continue }
             if chance(link.corrupt) {
                 let place = Int(random.next(below: UInt64(packet.count)))

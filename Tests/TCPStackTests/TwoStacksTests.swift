@@ -41,4 +41,23 @@ import Testing
         (StackPair.Link(loss: 0.2, delay: .milliseconds(2)), .v6, .newReno),
         (StackPair.Link(reorder: 0.3, duplicate: 0.3, jitter: .milliseconds(5)), .v6, .cubic),
     ]
+
+    @Test("100 connections with small buffers and a reader with pauses survive 5 % loss") func manyConnections() throws {
+        let seed = UInt64.random(in: 0...UInt64.max)
+        var configuration = StackConfiguration()
+        configuration.receiveBufferInitial = 8192
+        configuration.receiveBufferMaximum = 32_768
+        configuration.sendBufferMaximum = 16_384
+        let link = StackPair.Link(loss: 0.05, reorder: 0.05, duplicate: 0.05, corrupt: 0.01, jitter: .milliseconds(3))
+        let pair = StackPair(family: .v4, link: link, seed: seed, configuration: configuration)
+        pair.readPause = .milliseconds(700)
+        _ = try pair.server.listen(address: nil, port: 80, backlog: 200)
+        for _ in 0..<100 {
+            let id = try pair.client.connect(from: pair.clientAddress, to: SocketEndpoint(pair.serverAddress, port: 80), now: pair.now)
+            pair.start(client: id, request: 40_000, answer: 60_000)
+        }
+        pair.run(until: .seconds(3000))
+        #expect(pair.isFinished, "seed \(seed): \(pair.summary)")
+        #expect(pair.remains == 0, "seed \(seed): \(pair.summary)")
+    }
 }

@@ -24,6 +24,13 @@ package struct LossRecovery: Sendable {
 
     package init() {}
 
+    package var isAfterTimeout: Bool {
+        switch phase {
+        case .open, .fast: false
+        case .timeout: true
+        }
+    }
+
     package mutating func progressed() {
         duplicateACKs = 0
         timeouts = 0

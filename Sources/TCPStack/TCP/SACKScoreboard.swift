@@ -219,7 +219,7 @@ package struct SACKScoreboard: ~Copyable {
         let sentAt = self[0].sentAt
         removeAll()
         var cursor = start
-        while cursor.isBefore(end), !isFull {
+        while cursor.isBefore(end) {
             let remaining = cursor.distance(to: end)
             let isLast = remaining <= mss + (hasFIN ? 1 : 0)
             let length = isLast ? remaining : mss

@@ -18,7 +18,7 @@ extension TCPConnection {
         unansweredProbes = 0
         let window = Int(header.window) << Int(snd.scale)
         let windowBefore = snd.wnd
-        updateSendWindow(window, sequence: header.sequence, acknowledgment: ack)
+        updateSendWindow(window, sequence: header.sequence, acknowledgment: ack, now: now)
         guard snd.una.isAtOrBefore(ack) else { return .taken }
 
         let flightBefore = flightSize
@@ -39,13 +39,27 @@ extension TCPConnection {
         return receiveFINAcknowledgment(now: now)
     }
 
-    private mutating func updateSendWindow(_ window: Int, sequence: SequenceNumber, acknowledgment: SequenceNumber) {
+    private mutating func updateSendWindow(_ window: Int, sequence: SequenceNumber, acknowledgment: SequenceNumber, now: Instant) {
         guard snd.una.isAtOrBefore(acknowledgment) else { return }
-        guard snd.wl1.isBefore(sequence) || (snd.wl1 == sequence && snd.wl2.isAtOrBefore(acknowledgment)) else { return }
+        // Beyond the rule of WL1 and WL2: an ACK that advances SND.UNA always brings its window along. Text that was sent again
+        // has an old sequence number and a new ACK; with the old window, counted from the new SND.UNA, we would overrun the peer.
+        guard
+            snd.una.isBefore(acknowledgment) || snd.wl1.isBefore(sequence)
+                || (snd.wl1 == sequence && snd.wl2.isAtOrBefore(acknowledgment))
+        else { return }
         if window != snd.wnd { flags.insert(.needsPoll) }
         if window > 0 {
             persistBackoff = 0
             if window != snd.wnd { timers.persist = .distantFuture }
+        }
+        if snd.wnd == 0, window > 0, flightSize > 0, acknowledgment == snd.una {
+            // The window was shut on what is in flight: it has been dropped, and the time it took is no silence.
+            unackedSince = now
+            recovery.timeouts = 0
+            rtt.progressedUnclearly()
+            scoreboard.markAllLost()
+            pending.insert(.forcedRetransmission)
+            armRetransmit(now: now)
         }
         snd.wnd = window
         snd.largestWnd = max(snd.largestWnd, window)
@@ -89,7 +103,10 @@ extension TCPConnection {
         let mss = effectiveMSS
         if isDuplicate {
             recovery.duplicateACKs += 1
-            if !isSACKPermitted { recovery.creditedBytes = min(recovery.creditedBytes + mss, max(0, flightSize - mss)) }
+            // After a timeout duplicates answer the copies, which are counted already.
+            if !isSACKPermitted, !recovery.isAfterTimeout {
+                recovery.creditedBytes = min(recovery.creditedBytes + mss, max(0, flightSize - mss))
+            }
         }
         let hasNewLoss = isSACKPermitted && scoreboard.judgeLosses()
         switch recovery.phase {
@@ -171,7 +188,9 @@ extension TCPConnection {
             let floor = local.address.family == .v4 ? Self.smallestPathMTUv4 : Self.smallestPathMTUv6
             let believed = max(mtu, floor)
             guard believed < pathMTU else { return true }
+            let mssBefore = effectiveMSS
             pathMTU = believed
+            guard effectiveMSS < mssBefore else { return true }
             congestion.setMSS(effectiveMSS, isFresh: false)
             guard state.isSynchronized else { return true }
             scoreboard.resegment(mss: effectiveMSS)

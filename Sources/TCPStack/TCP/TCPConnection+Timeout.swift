@@ -42,7 +42,9 @@ extension TCPConnection {
         case .established, .finWait1, .finWait2, .closing, .closeWait, .lastAck, .timeWait, .closed: break
         }
         guard !scoreboard.isEmpty else { return }
-        if recovery.timeouts >= Self.maximumTimeouts || now - unackedSince >= limits.userTimeout { return giveUp() }
+        // A peer that has shut its window on what is in flight and says so is alive (RFC 9293 §3.8.6.1).
+        let isAnswered = snd.wnd == 0 && now - lastHeard < limits.userTimeout
+        if !isAnswered, recovery.timeouts >= Self.maximumTimeouts || now - unackedSince >= limits.userTimeout { return giveUp() }
         rtt.timedOut()
         congestion.timedOut(flightSize: flightSize, isRepeated: recovery.timeouts > 0)
         recovery.timeouts += 1

@@ -38,17 +38,18 @@ struct TimeWaitTable: ~Copyable {
 
     mutating func insert(_ record: TimeWaitRecord) -> Int {
         let handle = records.insert(record)
-        order.append(Entry(handle: handle, expires: record.expires))
+        append(Entry(handle: handle, expires: record.expires))
         return Int(handle.index)
     }
 
     mutating func remove(_ index: Int) { records.remove(index) }
 
-    /// The peer's FIN came again: the record lives another full time and moves to the end of the order.
-    mutating func restart(_ index: Int, expires: Instant) {
-        guard records[index].expires < expires else { return }
+    /// The peer's FIN came again: the record lives another full time and moves to the end of the order. Not for the sake of
+    /// less than `step`, so that a flood of FINs cannot fill the order.
+    mutating func restart(_ index: Int, expires: Instant, step: Duration) {
+        guard records[index].expires + step <= expires else { return }
         records[index].expires = expires
-        order.append(Entry(handle: records.handle(at: index), expires: expires))
+        append(Entry(handle: records.handle(at: index), expires: expires))
     }
 
     /// When the oldest record may expire; too early if that record has been restarted or removed.
@@ -73,6 +74,17 @@ struct TimeWaitTable: ~Copyable {
     /// All slots that hold a record whose remote end `matches`.
     func indices(where matches: (IPAddress) -> Bool) -> [Int] {
         (0..<records.slotCount).filter { records.isOccupied($0) && matches(records[$0].remote.address) }
+    }
+
+    /// Entries that restarts and reuse have left behind are swept out before they outnumber the records.
+    private mutating func append(_ entry: Entry) {
+        if order.count >= 2 * records.count + 64 {
+            for _ in 0..<order.count {
+                guard let old = order.popFirst() else { break }
+                if let index = records.index(of: old.handle), records[index].expires == old.expires { order.append(old) }
+            }
+        }
+        order.append(entry)
     }
 
     private struct Entry: Sendable {

@@ -1,0 +1,54 @@
+import Inet
+
+/// What must hold whenever the stack is at rest, that is after `pollTransmit` has given `nil`. For simulations and fuzzing.
+extension Stack {
+    /// The first violation found; `nil` if all is well. Walks everything.
+    package func brokenInvariant() -> String? {
+        var (bytes, memory, registered) = (0, 0, 0)
+        for index in 0..<connections.slotCount where connections.isOccupied(index) {
+            if let violation = connections[index].brokenInvariant() {
+                return "\(connections[index].local) - \(connections[index].remote) \(connections[index].state): \(violation)"
+            }
+            bytes += connections[index].sendBuffer.count + connections[index].rcv.heldBytes
+            memory += connections[index].allocatedBytes
+            if connections[index].flags.contains(.isRegistered) { registered += 1 }
+            let earliest = connections[index].timers.earliest
+            guard earliest == .distantFuture || (deadlines.next ?? .distantFuture) <= earliest else { return "a timer nobody watches" }
+        }
+        guard bytes == bufferedBytes, memory == bufferMemory else { return "\(bufferedBytes) bytes accounted, \(bytes) held" }
+        guard registered + timeWait.count == flows.count else { return "\(flows.count) flows, \(registered) connections" }
+        return nil
+    }
+}
+
+extension TCPConnection {
+    var allocatedBytes: Int { sendBuffer.allocatedBytes + rcv.allocatedBytes + scoreboard.allocatedBytes }
+
+    func brokenInvariant() -> String? {
+        guard !state.isTerminal else { return nil }
+        guard snd.una.isAtOrBefore(snd.nxt) else { return "SND.UNA beyond SND.NXT" }
+        guard rcv.nxt.isAtOrBefore(rcv.rightEdge) || !state.isSynchronized else { return "right edge behind RCV.NXT" }
+        guard sendBuffer.count <= sendBuffer.limit, rcv.readable <= rcv.maximum + rcv.maximum / 8 + 65_536 else {
+            return "buffer beyond its bound"
+        }
+        guard state.isSynchronized else {
+            return snd.una == snd.nxt || timers.retransmit != .distantFuture ? nil : "a SYN without timer"
+        }
+        var pipe = 0
+        var end = snd.una
+        for index in 0..<scoreboard.count {
+            let segment = scoreboard[index]
+            guard segment.start == end else { return "a gap on the scoreboard" }
+            end = segment.end
+            if segment.flags.contains(.sacked) { continue }
+            if !segment.flags.contains(.lost) { pipe += Int(segment.length) }
+            if segment.flags.contains(.resent) { pipe += Int(segment.length) }
+        }
+        guard end == snd.nxt else { return "the scoreboard ends before SND.NXT" }
+        guard pipe == scoreboard.pipe else { return "pipe \(scoreboard.pipe), recounted \(pipe)" }
+        if flightSize > 0, timers.retransmit == .distantFuture { return "unacknowledged data without timer" }
+        let isWaiting = unsentText > 0 || (flags.contains(.finQueued) && !flags.contains(.finSent))
+        if flightSize == 0, isWaiting, timers.persist == .distantFuture { return "unsent data, nothing in flight, no persist timer" }
+        return nil
+    }
+}
