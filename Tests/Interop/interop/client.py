@@ -30,6 +30,8 @@ class Edge:
 
     def open_tls(self, domain, timeout=15):
         raw = socket.create_connection((self.address, self.https_port), timeout=timeout)
+        # As browsers and curl do.
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             return self.tls_context().wrap_socket(raw, server_hostname=domain)
         except Exception:

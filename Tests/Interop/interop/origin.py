@@ -71,6 +71,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "origin"
     timeout = 120
+    disable_nagle_algorithm = True
 
     def log_message(self, *_):
         pass

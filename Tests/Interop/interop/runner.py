@@ -11,7 +11,7 @@ import traceback
 from .product import Program
 from .system import Failure, Lab, is_root
 
-SUITES = ["gateway_to_stock_peer", "stock_peer_to_agent", "end_to_end", "full_form", "recovery", "rough_link", "bad_input"]
+SUITES = ["gateway_to_stock_peer", "stock_peer_to_agent", "end_to_end", "full_form", "odd_origins", "recovery", "rough_link", "bad_input"]
 TEST_TIMEOUT = 90
 
 

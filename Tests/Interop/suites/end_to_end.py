@@ -121,6 +121,11 @@ class SUITE(Suite):
             connection.close()
 
     @test
+    def http_1_0_clients_are_served_and_closed(self):
+        answer = self.edge.raw(f"GET /chunked/3000 HTTP/1.0\r\nHost: {APP}\r\n\r\n".encode(), APP)
+        check_equal((first_status(answer), answer.partition(b"\r\n\r\n")[2]), (200, b"".join(pattern(3000))), "status and body")
+
+    @test
     def expect_100_continue_is_asked_of_the_origin(self):
         with self.edge.open_tls(APP) as connection:
             connection.sendall(

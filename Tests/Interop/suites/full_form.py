@@ -26,9 +26,10 @@ class SUITE(Suite):
         check_equal(result.returncode, 0, f"exit code of init ({result.stderr.strip()})")
         self.origin, self.second = Origin(lab), Origin(lab, name="second-origin")
         self.make_certificate([APP, SECOND, OFF])
-        self.https, self.http, self.https6 = free_port(), free_port(), free_port(address="::1")
+        self.https, self.http = free_port(), free_port()
+        self.https6, self.dual = free_port(address="::1"), free_port(address="::")
         gateway = lab.write("conf/gateway.toml", f"""
-https = ["127.0.0.1:{self.https}", "[::1]:{self.https6}"]
+https = ["127.0.0.1:{self.https}", "[::1]:{self.https6}", "[::]:{self.dual}"]
 http = "127.0.0.1:{self.http}"
 public-https-port = 443
 state = "{lab.private_directory('gateway-state')}"
@@ -74,7 +75,7 @@ host = "target"
             check_equal(result.returncode, 0, f"exit code of {role} --check ({result.stdout}{result.stderr})")
         self.gateway = self.program.start(lab, "gateway", ["gateway", "--config", gateway])
         self.agent = self.program.start(lab, "agent", ["agent", "--config", agent])
-        for port in (self.https, self.http, self.https6):
+        for port in (self.https, self.http, self.https6, self.dual):
             wait_for_port(self.gateway, port)
         self.edge = Edge(self.https, self.http, self.certificate)
 
@@ -118,6 +119,13 @@ host = "target"
     def the_second_listener_serves_too(self):
         edge = Edge(self.https6, self.http, self.certificate, "::1")
         check_equal(edge.request(APP)[0], 200, "status over IPv6 outside")
+
+    @test
+    def a_dual_stack_listener_names_clients_by_their_own_family(self):
+        for address in ("127.0.0.1", "::1"):
+            status, _, body = Edge(self.dual, self.http, self.certificate, address).request(APP, path="/headers")
+            fields = {name.lower(): value for name, value in json.loads(body)["fields"]}
+            check_equal((status, fields["x-real-ip"], fields["x-forwarded-for"]), (200, address, address), f"status and client from {address}")
 
     @test
     def redirects_name_the_public_port(self):

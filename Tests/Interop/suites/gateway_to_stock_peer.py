@@ -98,6 +98,13 @@ class SUITE(Suite):
         check_equal(self.fetch("six.example.com", "/seen").decode().split()[0], "fd00::1", "source address over IPv6")
 
     @test
+    def the_gateways_own_addresses_answer_probes(self):
+        """Agents open a TCP connection to port 80 to see whether the gateway lives: an answer or a reset, never silence."""
+        for url in ("http://10.1.0.1/", "http://[fd00::1]/"):
+            result = self.stock.space.run("curl", "--silent", "--noproxy", "*", "--max-time", "3", "--output", "/dev/null", url)
+            check(result.returncode in (0, 7, 52, 56), f"curl {url} from inside the tunnel: exit code {result.returncode}")
+
+    @test
     def download_100_mb_over_ipv4(self):
         self.download("app.example.com")
 
