@@ -60,6 +60,7 @@ package final class PublicListener: Sendable {
     /// Stops accepting, lets requests in hand end with `Connection: close`, and closes by force what is left at the deadline.
     package func drain(within limit: TimeAmount) -> EventLoopFuture<Void> {
         let promise = channel.eventLoop.makePromise(of: Void.self)
+        connections.isDraining.store(true, ordering: .releasing)
         quiescing.helper.initiateShutdown(promise: promise)
         let deadline = channel.eventLoop.scheduleTask(in: limit) { self.closeConnections() }
         promise.futureResult.whenComplete { _ in deadline.cancel() }
@@ -95,6 +96,8 @@ package final class PublicListener: Sendable {
             let hello = HandshakeDeadline(channel, clock: service.clock(of: channel.eventLoop), limit: service.limits.header)
             let handler = front.makeTLSHandler { coverage in
                 hello.end()
+                // Said hello after the others were told to end.
+                if connections.isDraining.load(ordering: .acquiring) { throw ChannelError.eof }
                 try service.configure(channel, scheme: .https, coverage: coverage)
             }
             try channel.pipeline.syncOperations.addHandler(handler)
@@ -103,6 +106,7 @@ package final class PublicListener: Sendable {
 
     private final class Connections: Sendable {
         let all = Mutex<[ObjectIdentifier: any Channel]>([:])
+        let isDraining = Atomic<Bool>(false)
     }
 
     /// `ServerQuiescingHelper` is a promise and two methods that any thread may call, but is not marked so.

@@ -123,7 +123,9 @@ final class ProxyHandler: ChannelDuplexHandler, RemovableChannelHandler, ClockWa
             isInputClosed = true
             switch phase {
             case .exchanging where exchange.isRequestComplete: break
-            case .exchanging, .idle, .lingering: close()
+            case .lingering:
+                DrainWatch.start(context.channel, clock: loop.clock, stall: service.limits.bodyIdle) { [weak self] in self?.close() }
+            case .exchanging, .idle: close()
             case .relaying, .closed: context.fireUserInboundEventTriggered(event)
             }
         case is ChannelShouldQuiesceEvent:
@@ -303,13 +305,24 @@ final class ProxyHandler: ChannelDuplexHandler, RemovableChannelHandler, ClockWa
     /// Closes without a reset overtaking the answer: our side first, then the rest after the client's close or a short time.
     func linger() {
         flushClient()
-        guard let context, !isInputClosed else { return close() }
+        guard let context else { return }
         phase = .lingering
         queue.removeAll()
-        setTimer(.linger)
+        timer = .linger
+        deadline = .distantFuture
+        let stall = service.limits.bodyIdle
+        guard !isInputClosed else {
+            return DrainWatch.start(context.channel, clock: loop.clock, stall: stall) { [weak self] in self?.close() }
+        }
         let promise = context.eventLoop.makePromise(of: Void.self)
-        promise.futureResult.assumeIsolated().whenFailure { [weak self] _ in self?.close() }
+        promise.futureResult.assumeIsolated().whenComplete { [weak self] result in
+            switch result {
+            case .success: self?.setTimer(.linger)
+            case .failure: self?.close()
+            }
+        }
         context.close(mode: .output, promise: promise)
+        DrainWatch.start(context.channel, clock: loop.clock, stall: stall) {}
         updateGate()
     }
 

@@ -19,13 +19,21 @@ final class UpgradeHandler: ChannelDuplexHandler {
     private var isReadHeld = false
     private var isInputClosed = false
     private var isOutputClosed = false
+    private let clock: ConnectionClock
+    /// How long an end may take nothing of the last bytes.
+    private let stall: TimeAmount
+
+    private init(clock: ConnectionClock, stall: TimeAmount) {
+        self.clock = clock
+        self.stall = stall
+    }
 
     /// Puts a relay in the place of the HTTP handlers of two channels of one loop.
     static func join(
         client: any Channel, proxy: ProxyHandler, upstream: any Channel, connection: UpstreamConnection, isClientInputClosed: Bool
     ) throws {
-        let clientHalf = UpgradeHandler()
-        let upstreamHalf = UpgradeHandler()
+        let clientHalf = UpgradeHandler(clock: proxy.loop.clock, stall: proxy.service.limits.bodyIdle)
+        let upstreamHalf = UpgradeHandler(clock: proxy.loop.clock, stall: proxy.service.limits.bodyIdle)
         clientHalf.peer = upstreamHalf
         upstreamHalf.peer = clientHalf
         clientHalf.isInputClosed = isClientInputClosed
@@ -95,8 +103,7 @@ final class UpgradeHandler: ChannelDuplexHandler {
         let peer = peer
         self.peer = nil
         peer?.peer = nil
-        peer?.context?.flush()
-        peer?.context?.close(promise: nil)
+        peer?.finish()
         context.fireChannelInactive()
     }
 
@@ -116,12 +123,18 @@ final class UpgradeHandler: ChannelDuplexHandler {
         guard let peer, let peerContext = peer.context, !peer.isOutputClosed else { return }
         peer.isOutputClosed = true
         if peer.isInputClosed {
-            peerContext.flush()
-            peerContext.close(promise: nil)
-            context?.close(promise: nil)
+            // Both ends have said all: the first to be closed ends the other.
+            peer.finish()
         } else {
             peerContext.close(mode: .output, promise: nil)
         }
+    }
+
+    /// Closes behind the last bytes.
+    private func finish() {
+        guard let channel = context?.channel else { return }
+        channel.flush()
+        DrainWatch.start(channel, clock: clock, stall: stall) { channel.close(promise: nil) }
     }
 
     private var mayRead: Bool { isOpen && (peer?.context?.channel.isWritable ?? true) }

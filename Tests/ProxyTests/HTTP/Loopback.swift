@@ -23,7 +23,8 @@ final class Loopback: Sendable {
     }
 
     func gateway(
-        to origin: UInt16, kind: PublicListener.Kind = .http, limits: ProxyLimits = ProxyLimits(), limiter: ConnectionLimiter = ConnectionLimiter()
+        to origin: UInt16, kind: PublicListener.Kind = .http, limits: ProxyLimits = ProxyLimits(),
+        limiter: ConnectionLimiter = ConnectionLimiter()
     ) async throws -> PublicListener {
         let router = Router(
             tunnels: [TunnelConfig(id: "1", domain: "app.example.com", agentVirtualIP: Self.localhost, port: origin)], logger: .silent)
