@@ -223,6 +223,8 @@ import Testing
         script.stack.close(id, now: script.now)
         #expect(script.next() == nil)
         script.advance(by: .milliseconds(200))
+        #expect(script.next()?.flags == .ack)
+        script.send(.ack, seq: 1001, ack: 5001, window: 1)
         #expect(script.next()?.flags == [.fin, .ack])
         script.send(.ack, seq: 1001, ack: 5002, window: 0)
         script.send(.fin, seq: 1001, ack: 5002)

@@ -165,6 +165,17 @@ import Testing
         #expect(largest <= 4 << 20)
     }
 
+    @Test("a window probe is answered at once, and its ACK counts") func probed() throws {
+        let script = TCPScript()
+        let id = try #require(script.establish())
+        script.write(id, [1, 2, 3])
+        _ = script.all()
+        script.send(.ack, seq: 1000, ack: 5004)
+        let answer = try #require(script.next())
+        #expect(answer.ack == 1001 && answer.window == 65_535)
+        #expect(script.stack.counts.bufferedBytes == 0)
+    }
+
     @Test("20,000 one-byte segments behind holes stay bounded") func manyHoles() throws {
         let script = TCPScript()
         let id = try #require(script.establish(options: TCPScript.sack(1000, scale: 7)))

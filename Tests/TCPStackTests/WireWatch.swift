@@ -2,7 +2,7 @@ import Inet
 import TCPStack
 import TestSupport
 
-/// Looks at every packet that two stacks exchange: nothing above the MTU, nothing beyond the peer's window but a probe's octet,
+/// Looks at every packet that two stacks exchange: nothing above the MTU, nothing beyond the peer's window,
 /// no right edge that moves left by a whole unit of its scale.
 struct WireWatch {
     private struct Flow: Hashable {
@@ -38,7 +38,7 @@ struct WireWatch {
         }
         if !segment.text.isEmpty, let edge = sides[reverse]?.edge {
             let end = segment.seq &+ UInt32(segment.text.count)
-            if Int32(bitPattern: end &- edge) > 1 { violation = "\(end &- edge) bytes beyond the window: \(segment)" }
+            if Int32(bitPattern: end &- edge) > 0 { violation = "\(end &- edge) bytes beyond the window: \(segment)" }
         }
     }
 }

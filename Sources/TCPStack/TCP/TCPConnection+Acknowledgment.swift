@@ -6,7 +6,6 @@ extension TCPConnection {
         _ header: TCPHeader, options: TCPOptions, textCount: Int, now: Instant
     ) -> SegmentOutcome {
         let ack = header.acknowledgment
-        if flags.contains(.probeSent), ack == snd.nxt + 1 { acceptProbedOctet(now: now) }
         if snd.nxt.isBefore(ack) {
             answerSuspicious(hasText: textCount > 0, now: now)
             return .dropped(.badAcknowledgment)
@@ -157,20 +156,6 @@ extension TCPConnection {
         case .synSent, .synReceived, .established, .finWait2, .closeWait, .timeWait, .closed: break
         }
         return .taken
-    }
-
-    /// The octet of a zero-window probe has been taken by the peer after all.
-    private mutating func acceptProbedOctet(now: Instant) {
-        flags.remove(.probeSent)
-        if unsentText > 0 {
-            scoreboard.append(start: snd.nxt, length: 1, sentAt: now, flags: .ambiguous)
-        } else if flags.contains(.finQueued), !flags.contains(.finSent) {
-            scoreboard.append(start: snd.nxt, length: 1, sentAt: now, flags: [.ambiguous, .fin])
-            flags.insert(.finSent)
-        } else {
-            return
-        }
-        snd.nxt += 1
     }
 
     // MARK: ICMP

@@ -111,6 +111,13 @@ extension TCPConnection {
                 duplicateBlock = SequenceRange(header.sequence, header.sequence + text.byteCount)
             }
             answerSuspicious(hasText: length > 0 && !header.flags.contains(.syn), now: now)
+            // A probe of our window or of our life. Some peers count an octet of theirs that we have taken as unsent: what they
+            // acknowledge must not be lost.
+            if length == 0, header.sequence + 1 == rcv.nxt, header.flags.contains(.ack), state != .synReceived {
+                lastHeard = now
+                keepaliveProbesSent = 0
+                return receiveAcknowledgment(header, options: options, textCount: 0, now: now)
+            }
             return .dropped(.outsideWindow)
         }
         // Second: the RST bit (RFC 5961 §3.2).

@@ -115,7 +115,6 @@ extension TCPConnection {
             return nil
         }
         pending.subtract([.smallSegment, .windowProbe])
-        flags.remove(.probeSent)
         timers.persist = .distantFuture
         let takesFIN = isFINDue && count == unsent && usable > count
         if takesFIN { flags.insert(.finSent) }
@@ -133,17 +132,17 @@ extension TCPConnection {
             into: &packet, at: offset, sequence: sequence, flags: segmentFlags, textOffset: textOffset, textCount: count, options: options)
     }
 
-    /// One octet beyond the window, or the FIN if that is all there is (RFC 9293 §3.8.6.1).
+    /// RFC 9293 §3.8.6.1, as kernels do it: an empty segment that is out of order, which the peer has to answer by its window.
+    /// An octet of new data would leave both sides in doubt whether it has been taken; two shut windows that probe each other
+    /// that way deadlock, since each side's ACKs then bear a sequence number that the other one has passed.
     private mutating func sendWindowProbe(into packet: inout MutableRawSpan, at offset: Int, now: Instant) -> Range<Int>? {
         pending.remove(.windowProbe)
         guard flightSize == 0 else { return nil }
-        flags.insert(.probeSent)
         unansweredProbes += 1
         persistBackoff = min(persistBackoff + 1, 16)
         armPersist(now: now)
-        let text = min(unsentText, 1)
         return emit(
-            into: &packet, at: offset, sequence: snd.nxt, flags: text == 1 ? [.ack, .psh] : [.ack, .fin], textOffset: 0, textCount: text,
+            into: &packet, at: offset, sequence: snd.una - 1, flags: .ack, textOffset: 0, textCount: 0,
             options: segmentOptions(room: 40, now: now))
     }
 

@@ -198,8 +198,6 @@ extension TCPConnection {
         static let wantsWritable = Flags(rawValue: 8)
         /// The peer's FIN has been taken.
         static let inputClosed = Flags(rawValue: 16)
-        /// A zero-window probe has carried the octet at SND.NXT.
-        static let probeSent = Flags(rawValue: 32)
         /// Something may be ready for `pollTransmit`.
         static let needsPoll = Flags(rawValue: 64)
         static let isQueuedForTransmit = Flags(rawValue: 128)
