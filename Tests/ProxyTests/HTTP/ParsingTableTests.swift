@@ -96,10 +96,10 @@ import Testing
         if probe.outcome == "->" {
             #expect(answer == "")
             let forwarded = try proxy.forwarded()
-            #expect(forwarded.contains(probe.contains), "\(forwarded)")
+            #expect(probe.contains.isEmpty || forwarded.contains(probe.contains), "\(forwarded)")
         } else {
             #expect(answer.hasPrefix("HTTP/1.1 \(probe.outcome) "), "\(answer)")
-            #expect(answer.contains(probe.contains), "\(answer)")
+            #expect(probe.contains.isEmpty || answer.contains(probe.contains), "\(answer)")
             if let upstream = proxy.upstreams.last {
                 // The head was forwarded before the body turned out bad.
                 #expect(!upstream.isActive)
