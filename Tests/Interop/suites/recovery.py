@@ -91,6 +91,23 @@ class SUITE(Suite):
         wait_until_served(self.edge, APP, 35)
 
     @test
+    def sigterm_of_the_agent_lets_a_running_request_finish(self):
+        connection = self.edge.connection(APP, timeout=15)
+        connection.request("GET", "/drip/agent")
+        response = connection.getresponse()
+        check_equal(response.readline(), b"first\n", "the first half")
+        process = self.agent.process
+        process.expected_to_run = False
+        process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "Shutting down" in process.output(), 5, "the agent says that it shuts down")
+        self.origin.get("/release/agent")
+        check_equal(response.read(), b"second\n", "the second half after SIGTERM")
+        connection.close()
+        check_equal(process.wait(5), 0, "exit code of the agent")
+        self.agent.start()
+        wait_until_served(self.edge, APP, 15)
+
+    @test
     def sigterm_lets_a_running_request_finish(self):
         connection = self.edge.connection(APP, timeout=15)
         connection.request("GET", "/drip/drain")
