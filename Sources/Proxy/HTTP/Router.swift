@@ -94,7 +94,7 @@ package final class Router: RequestRouter {
 
     /// Puts these tunnels in the place of all.
     package func updateTunnels(_ tunnels: [TunnelConfig]) {
-        logger.info("Updating tunnels", metadata: ["count": "\(tunnels.count)"])
+        logger.info("Updating tunnels", metadata: ["count": .stringConvertible(tunnels.count)])
         let new = RouteTable(tunnels)
         table.withLock { $0 = new }
         for tunnel in tunnels where tunnel.enabled { log("Tunnel registered", tunnel) }
