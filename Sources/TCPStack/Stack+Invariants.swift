@@ -2,6 +2,9 @@ import Inet
 
 /// What must hold whenever the stack is at rest, that is after `pollTransmit` has given `nil`. For simulations and fuzzing.
 extension Stack {
+    /// Bytes of one connection without its buffers.
+    package static var connectionSize: Int { MemoryLayout<TCPConnection>.stride }
+
     /// The first violation found; `nil` if all is well. Walks everything.
     package func brokenInvariant() -> String? {
         var (bytes, memory, registered) = (0, 0, 0)

@@ -57,6 +57,8 @@ import Testing
         }
     }
 
+    @Test("an idle connection takes at most 1 KB") func connectionSize() { #expect(Stack.connectionSize <= 1024) }
+
     @Test("a slab's handle dies with its element") func slab() {
         var slab = Slab<Int>()
         let first = slab.insert(7)

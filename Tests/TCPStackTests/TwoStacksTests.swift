@@ -60,4 +60,31 @@ import Testing
         #expect(pair.isFinished, "seed \(seed): \(pair.summary)")
         #expect(pair.remains == 0, "seed \(seed): \(pair.summary)")
     }
+
+    @Test("links and buffers drawn at random carry every byte", arguments: 0..<6) func randomLinks(round: Int) throws {
+        let seed = UInt64.random(in: 0...UInt64.max)
+        let random = RandomSource.seeded(seed)
+        func chance(_ limit: Double) -> Double { Double(random.next(below: 1000)) / 1000 * limit }
+        var configuration = StackConfiguration()
+        configuration.receiveBufferInitial = 1 << Int(11 + random.next(below: 8))
+        configuration.receiveBufferMaximum = configuration.receiveBufferInitial << Int(random.next(below: 5))
+        configuration.sendBufferMaximum = 1 << Int(11 + random.next(below: 8))
+        configuration.congestion = random.next(below: 2) == 0 ? .cubic : .newReno
+        configuration.mtu = 1280 + Int(random.next(below: 141))
+        configuration.userTimeout = .seconds(2000)
+        var link = StackPair.Link(loss: chance(0.1), reorder: chance(0.2), duplicate: chance(0.1), corrupt: chance(0.02))
+        link.delay = .microseconds(Int64(100 + random.next(below: 150_000)))
+        link.jitter = link.delay / Int(1 + random.next(below: 10))
+        let pair = StackPair(family: random.next(below: 2) == 0 ? .v4 : .v6, link: link, seed: seed, configuration: configuration)
+        if random.next(below: 2) == 0 { pair.readPause = .milliseconds(Int64(random.next(below: 500))) }
+        _ = try pair.server.listen(address: nil, port: 80, backlog: 16)
+        let (request, answer) = (Int(random.next(below: 100_000)), Int(random.next(below: 100_000)))
+        for _ in 0..<5 {
+            let id = try pair.client.connect(from: pair.clientAddress, to: SocketEndpoint(pair.serverAddress, port: 80), now: pair.now)
+            pair.start(client: id, request: request, answer: answer)
+        }
+        pair.run(until: .seconds(20_000))
+        #expect(pair.isFinished, "seed \(seed): \(pair.summary)")
+        #expect(pair.remains == 0, "seed \(seed): \(pair.summary)")
+    }
 }
