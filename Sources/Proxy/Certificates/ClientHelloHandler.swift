@@ -69,6 +69,7 @@ package final class ClientHelloHandler: ChannelDuplexHandler, RemovableChannelHa
     package func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         switch (state, event) {
         case (.waiting, ChannelEvent.inputClosed), (.refusing, ChannelEvent.inputClosed): context.close(promise: nil)
+        case (.waiting, is ChannelShouldQuiesceEvent): context.close(promise: nil)
         default: context.fireUserInboundEventTriggered(event)
         }
     }

@@ -141,6 +141,8 @@ extension ServedCertificate {
         configuration.certificateVerification = .none
         configuration.renegotiationSupport = .none
         configuration.applicationProtocols = applicationProtocols
+        // RFC 8446 §6.1: nobody has to wait for the peer's close_notify; a client that is gone would hold the connection for 5 s.
+        configuration.shutdownTimeout = .milliseconds(500)
         return try NIOSSLContext(configuration: configuration)
     }
 }

@@ -131,7 +131,8 @@ final class ProxyHandler: ChannelDuplexHandler, RemovableChannelHandler, ClockWa
         case is ChannelShouldQuiesceEvent:
             isQuiescing = true
             keepsAlive = false
-            if case .idle = phase { linger() }
+            // No request in hand: nothing that a reset could overtake.
+            if case .idle = phase { close() }
         default: context.fireUserInboundEventTriggered(event)
         }
     }

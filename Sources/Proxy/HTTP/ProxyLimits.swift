@@ -26,9 +26,9 @@ package struct ProxyLimits: Sendable {
     package var headerListSize = 48 * 1024
     package var headerFieldCount = 128
     /// Idle upstream connections for one target and loop.
-    package var poolIdlePerTarget = 64
+    package var poolIdlePerTarget = 512
     /// Idle upstream connections of one loop.
-    package var poolIdleTotal = 512
+    package var poolIdleTotal = 1024
     /// 1xx answers to one request, 101 apart.
     package var informationalResponses = 16
     /// Seconds in `Retry-After` of a 503.

@@ -92,6 +92,12 @@ final class UpgradeHandler: ChannelDuplexHandler {
     }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if event is ChannelShouldQuiesceEvent {
+            // A relay has no end of its own: the client connects again, elsewhere.
+            finish()
+            peer?.finish()
+            return
+        }
         guard event as? ChannelEvent == .inputClosed else { return context.fireUserInboundEventTriggered(event) }
         isInputClosed = true
         if isOpen { closePeerOutput() }
