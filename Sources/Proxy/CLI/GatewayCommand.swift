@@ -71,7 +71,8 @@ struct GatewayCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let (loaded, report) = GatewayConfiguration.load(.process(flags: flags))
+        var (loaded, report) = GatewayConfiguration.load(.process(flags: flags))
+        if check, let certificates = loaded?.certificates { report.checkCertificates(certificates) }
         let configuration = try Startup.accept(loaded, report, isCheck: check) { $0.summary }
         guard !check else { return }
         try await Startup.run(configuration.common) { try await GatewayNode.run(configuration, warnings: report.warnings) }

@@ -59,7 +59,7 @@ struct DialCommand: AsyncParsableCommand {
     @Sendable private static func endpoint(_ text: String) throws -> SocketEndpoint {
         guard let endpoint = SocketEndpoint(text), endpoint.port > 0, endpoint.address.isUnicastInsideTunnel else {
             throw ValidationError(
-                "\"\(LogEscape.escape(text, limit: 100))\" is not an address in the tunnel; write IP:PORT, such as 10.1.0.2:80")
+                "\"\(LogText.escape(text, limit: 100))\" is not an address in the tunnel; write IP:PORT, such as 10.1.0.2:80")
         }
         return endpoint
     }

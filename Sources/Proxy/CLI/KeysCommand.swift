@@ -55,7 +55,7 @@ struct KeysCommand: ParsableCommand {
 
     private func publicKey(of bytes: [UInt8], name: String) throws -> PublicKey {
         guard let key = KeyFiles.publicKey(ofContents: bytes) else {
-            throw CommandFailure("\(LogEscape.escape(name)) does not hold a private key; \(KeyFiles.advice)")
+            throw CommandFailure("\(LogText.escape(name)) does not hold a private key; \(KeyFiles.advice)")
         }
         return key
     }

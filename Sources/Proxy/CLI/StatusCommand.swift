@@ -31,7 +31,7 @@ struct StatusCommand: AsyncParsableCommand {
             do {
                 answer = try await AdminClient.ask(AdminRequest(verb: "status"), at: path, group: MultiThreadedEventLoopGroup.singleton)
             } catch let fault as AdminFault {
-                throw CommandFailure("\(LogEscape.escape(path)): \(fault)")
+                throw CommandFailure("\(LogText.escape(path)): \(fault)")
             } catch {
                 continue
             }
@@ -44,7 +44,7 @@ struct StatusCommand: AsyncParsableCommand {
             }
         }
         if found == 0 {
-            let places = directories.map { LogEscape.escape($0) }.joined(separator: ", ")
+            let places = directories.map { LogText.escape($0) }.joined(separator: ", ")
             throw CommandFailure("no process answers in \(places); start one, or give its --state DIR")
         }
     }

@@ -4,7 +4,8 @@ package enum LogText {
     /// Most bytes of UTF-8 that are kept.
     package static let limit = 1024
 
-    package static func escape(_ text: String) -> String {
+    /// - Parameter limit: most bytes of UTF-8 of the result; what is cut is marked by "…".
+    package static func escape(_ text: String, limit: Int = limit) -> String {
         if text.utf8.count <= limit, text.utf8.allSatisfy({ (0x20..<0x7F).contains($0) }) { return text }
         var result = ""
         var count = 0
@@ -21,7 +22,7 @@ package enum LogText {
         escape(String(decoding: Array(bytes.prefix(limit + 1)), as: UTF8.self))
     }
 
-    private static func mustEscape(_ scalar: Unicode.Scalar) -> Bool {
+    static func mustEscape(_ scalar: Unicode.Scalar) -> Bool {
         switch scalar.value {
         case 0..<0x20, 0x7F...0x9F: true
         case 0x061C, 0x200E, 0x200F, 0x202A...0x202E, 0x2066...0x2069: true

@@ -48,11 +48,11 @@ package final class AdminSocket: Sendable {
     package static func start(path: String, group: any EventLoopGroup) async throws -> AdminSocket {
         guard path.utf8.count <= maximumPath else {
             throw AdminFault(
-                error: "the path \(LogEscape.escape(path)) is longer than \(maximumPath) bytes; give --state a shorter directory")
+                error: "the path \(LogText.escape(path)) is longer than \(maximumPath) bytes; give --state a shorter directory")
         }
         if SystemFiles.exists(path) {
             if await AdminClient.answers(at: path, group: group) {
-                throw AdminFault(error: "another process answers on \(LogEscape.escape(path)); stop it, or give --state another directory")
+                throw AdminFault(error: "another process answers on \(LogText.escape(path)); stop it, or give --state another directory")
             }
             unlink(path)
         }
@@ -65,7 +65,7 @@ package final class AdminSocket: Sendable {
         guard chmod(path, 0o600) == 0 else {
             let code = errno
             try? await channel.close()
-            throw AdminFault(error: "the mode of \(LogEscape.escape(path)) cannot be set: \(systemMessage(code))")
+            throw AdminFault(error: "the mode of \(LogText.escape(path)) cannot be set: \(systemMessage(code))")
         }
         return AdminSocket(path: path, channel: channel, verbs: verbs)
     }
@@ -96,7 +96,7 @@ private final class VerbTable: Sendable {
         }
         guard let verb = verbs.withLock({ $0[request.verb] }) else {
             let known = verbs.withLock { $0.keys.sorted().joined(separator: ", ") }
-            return fault("there is no verb \"\(LogEscape.escape(request.verb, limit: 64))\"; use one of \(known)")
+            return fault("there is no verb \"\(LogText.escape(request.verb, limit: 64))\"; use one of \(known)")
         }
         do {
             return try await verb(request)
@@ -187,7 +187,7 @@ package enum AdminClient {
     /// Asks the process that holds `path`. Fails after `AdminSocket.timeLimit`, twice over.
     package static func ask(_ request: AdminRequest, at path: String, group: any EventLoopGroup) async throws -> [UInt8] {
         guard path.utf8.count <= AdminSocket.maximumPath else {
-            throw AdminFault(error: "the path \(LogEscape.escape(path)) is longer than \(AdminSocket.maximumPath) bytes")
+            throw AdminFault(error: "the path \(LogText.escape(path)) is longer than \(AdminSocket.maximumPath) bytes")
         }
         let loop = group.next()
         let promise = loop.makePromise(of: [UInt8].self)

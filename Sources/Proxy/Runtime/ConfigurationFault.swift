@@ -24,11 +24,11 @@ package struct ConfigurationFault: Error, Hashable, Sendable, CustomStringConver
     package var description: String {
         let place: String
         switch origin {
-        case .file(let path, let position): place = LogEscape.escape(path) + (position.map { ":\($0): " } ?? ": ")
+        case .file(let path, let position): place = LogText.escape(path) + (position.map { ":\($0): " } ?? ": ")
         case .environment: place = "environment: "
         case .flag, .builtIn: place = ""
         }
-        return place + (key.map { "\(LogEscape.escape($0)): " } ?? "") + problem + (fix.isEmpty ? "" : "; \(fix)")
+        return place + (key.map { "\(LogText.escape($0)): " } ?? "") + problem + (fix.isEmpty ? "" : "; \(fix)")
     }
 }
 

@@ -1,3 +1,5 @@
+import FoundationEssentials
+
 /// What `--check` prints about a good configuration. No keys but public ones.
 extension GatewayConfiguration {
     package var summary: String {
@@ -8,9 +10,9 @@ extension GatewayConfiguration {
         }
         lines.append("https \(https.isEmpty ? "off" : https.map(\.description).joined(separator: ", "))")
         lines.append("http \(http.isEmpty ? "off" : http.map(\.description).joined(separator: ", "))")
-        lines += certificates.map { "certificate \(LogEscape.escape($0.certificateFile))" }
+        lines += certificates.map { "certificate \(LogText.escape($0.certificateFile))" }
         if certificates.isEmpty { lines.append("certificate by the internal CA") }
-        if let state = common.stateDirectory { lines.append("state \(LogEscape.escape(state))") }
+        if let state = common.stateDirectory { lines.append("state \(LogText.escape(state))") }
         return lines.joined(separator: "\n") + "\n"
     }
 }
@@ -20,7 +22,7 @@ extension AgentConfiguration {
         var lines = interface.summary
         lines += targets.all.map { "tunnel \($0.domain) -> \($0.target)\($0.enabled ? "" : " (disabled)")" }
         lines.append("listen port \(listenPort) in the tunnel")
-        if let state = common.stateDirectory { lines.append("state \(LogEscape.escape(state))") }
+        if let state = common.stateDirectory { lines.append("state \(LogText.escape(state))") }
         return lines.joined(separator: "\n") + "\n"
     }
 }
@@ -35,5 +37,17 @@ extension InterfaceSettings {
                 let allowed = peer.allowedIPs.map(\.description).joined(separator: ", ")
                 return "peer \(peer.publicKey), \(allowed)\(peer.endpoint.map { ", at \($0)" } ?? "")"
             }
+    }
+}
+
+extension ConfigurationReport {
+    /// What `--check` asks of certificate files beyond their being there: that each key belongs to its certificate, and the names.
+    package mutating func checkCertificates(_ certificates: [CertificateFiles]) {
+        do throws(CertificateFileError) {
+            let loaded = try PEMCertificates.load(certificates, applicationProtocols: [], now: Date())
+            warnings += loaded.warnings.map { ConfigurationFault(.builtIn, key: nil, $0, fix: "") }
+        } catch {
+            faults.append(ConfigurationFault(.builtIn, key: nil, "\(error)", fix: ""))
+        }
     }
 }

@@ -13,6 +13,7 @@ enum EchoNode {
         if let path = configuration.common.stateDirectory { state = try StateDirectory(path: path) }
         let running = try await RunningInterface(
             role: .echo, common: configuration.common, settings: configuration.interface, warnings: warnings, logger: logger, state: state)
+        let probe = GatewayProbe(interface: running.interface, logger: logger)
         do {
             let listener = try await running.interface.listen(port: port) { channel in
                 channel.setOption(.allowRemoteHalfClosure, value: true).flatMapThrowing {
@@ -20,8 +21,10 @@ enum EchoNode {
                 }
             }.get()
             running.answerStatus(routes: { [] }, listeners: { [.init(kind: "tunnel", address: "tcp port \(port), echo")] })
+            probe.start()
             logger.info("Echo is ready", metadata: ["port": .stringConvertible(port)])
             await signals.wait()
+            probe.stop()
             try? await listener.close().get()
         } catch {
             await running.stop()

@@ -226,7 +226,7 @@ package struct GatewayConfiguration: Sendable {
     private static func pair(
         _ reader: inout ConfigurationReader, certificate: Setting, key: Setting, domains: [String]
     ) -> CertificateFiles? {
-        func path(_ setting: Setting, holding marker: String, isSecret: Bool) -> String? {
+        func path(_ setting: Setting, holding marker: String) -> String? {
             guard
                 let path = reader.value(
                     setting,
@@ -235,14 +235,13 @@ package struct GatewayConfiguration: Sendable {
                     }), let contents = reader.contents(of: path, for: setting)
             else { return nil }
             guard String(decoding: contents.bytes, as: UTF8.self).contains(marker) else {
-                reader.fault(setting.fault("\(LogEscape.escape(path)) has no \"\(marker)\" line", fix: "name the right PEM file"))
+                reader.fault(setting.fault("\(LogText.escape(path)) has no \"\(marker)\" line", fix: "name the right PEM file"))
                 return nil
             }
-            if isSecret, contents.isWorldReadable { reader.warnWorldReadable(path) }
             return path
         }
-        let certificatePath = path(certificate, holding: "-----BEGIN CERTIFICATE-----", isSecret: false)
-        let keyPath = path(key, holding: "PRIVATE KEY-----", isSecret: true)
+        let certificatePath = path(certificate, holding: "-----BEGIN CERTIFICATE-----")
+        let keyPath = path(key, holding: "PRIVATE KEY-----")
         guard let certificatePath, let keyPath else { return nil }
         return CertificateFiles(domains: domains, certificateFile: certificatePath, keyFile: keyPath)
     }

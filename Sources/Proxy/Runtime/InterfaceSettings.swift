@@ -149,7 +149,7 @@ extension ConfigurationReader {
         do throws(FileError) {
             return try input.readFile(path)
         } catch {
-            fault(setting.fault("\(LogEscape.escape(path)) \(error.message)", fix: error.advice))
+            fault(setting.fault("\(LogText.escape(path)) \(error.message)", fix: error.advice))
             return nil
         }
     }
@@ -189,7 +189,7 @@ extension ConfigurationReader {
         else { return nil }
         if contents.isWorldReadable { warnWorldReadable(path) }
         guard let key = PrivateKey(base64: KeyFiles.trimmed(String(decoding: contents.bytes, as: UTF8.self))) else {
-            fault(setting.fault("\(LogEscape.escape(path)) does not hold a private key", fix: KeyFiles.advice))
+            fault(setting.fault("\(LogText.escape(path)) does not hold a private key", fix: KeyFiles.advice))
             return nil
         }
         return StoredPrivateKey(key)

@@ -18,8 +18,8 @@ package enum LogFormat: String, Sendable, CaseIterable {
         let items = metadata.sorted { $0.key < $1.key }
         switch self {
         case .text:
-            var line = "\(Timestamp.text(time)) \(level.name.padded(to: 5)) \(LogEscape.escape(message))"
-            for (key, value) in items { line += " \(LogEscape.escape(key, limit: 64))=\(textValue(LogEscape.escape("\(value)")))" }
+            var line = "\(Timestamp.text(time)) \(level.name.padded(to: 5)) \(LogText.escape(message))"
+            for (key, value) in items { line += " \(LogText.escape(key, limit: 64))=\(textValue(LogText.escape("\(value)")))" }
             return line + "\n"
         case .json:
             var line = "{\"time\":\"\(Timestamp.text(time))\",\"level\":\"\(level.name)\",\"msg\":\(JSONText.quoted(message))"
@@ -134,7 +134,7 @@ enum Timestamp {
     }
 }
 
-/// JSON strings whose dangerous characters are escapes, cut to the limit of `LogEscape`.
+/// JSON strings whose dangerous characters are escapes, cut to the limit of `LogText`.
 enum JSONText {
     static func quoted(_ text: String) -> String {
         var result = "\""
@@ -147,10 +147,10 @@ enum JSONText {
             case "\n": piece = "\\n"
             case "\t": piece = "\\t"
             case "\r": piece = "\\r"
-            default: piece = LogEscape.mustEscape(scalar) ? unicodeEscape(scalar) : String(Character(scalar))
+            default: piece = LogText.mustEscape(scalar) ? unicodeEscape(scalar) : String(Character(scalar))
             }
             count += piece.utf8.count
-            if count > LogEscape.defaultLimit { return result + "…\"" }
+            if count > LogText.limit { return result + "…\"" }
             result += piece
         }
         return result + "\""

@@ -95,6 +95,6 @@ package struct Setting: Sendable {
     /// The text in quotes, escaped; kept out of the message if it could be a key.
     static func quoted(_ text: String) -> String {
         let keyLike = text.utf8.count >= 40 && text.utf8.filter { $0 == UInt8(ascii: ".") || $0 == UInt8(ascii: ":") }.isEmpty
-        return keyLike ? "the value" : "\"\(LogEscape.escape(text, limit: 120))\""
+        return keyLike ? "the value" : "\"\(LogText.escape(text, limit: 120))\""
     }
 }

@@ -88,7 +88,7 @@ package struct StateDirectoryError: Error, Hashable, CustomStringConvertible {
     }
 
     package var description: String {
-        let name = LogEscape.escape(path)
+        let name = LogText.escape(path)
         switch problem {
         case .locked(let processID):
             let holder = processID.map { "process \($0)" } ?? "another process"

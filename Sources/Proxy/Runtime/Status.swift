@@ -121,7 +121,7 @@ extension Status {
 
     private static func columns(_ header: [String], _ rows: [[String]]) -> [String] {
         guard !rows.isEmpty else { return [] }
-        let all = [header] + rows.map { $0.map { LogEscape.escape($0, limit: 200) } }
+        let all = [header] + rows.map { $0.map { LogText.escape($0, limit: 200) } }
         let widths = header.indices.map { column in all.map { $0[column].count }.max() ?? 0 }
         return [""]
             + all.map { row in

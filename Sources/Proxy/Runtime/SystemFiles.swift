@@ -119,7 +119,7 @@ package struct FileError: Error, Hashable, CustomStringConvertible {
         self.problem = problem
     }
 
-    package var description: String { "\(LogEscape.escape(path)): \(message); \(advice)" }
+    package var description: String { "\(LogText.escape(path)): \(message); \(advice)" }
 
     package var message: String {
         switch problem {

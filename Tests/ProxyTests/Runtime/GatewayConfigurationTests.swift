@@ -133,7 +133,7 @@ import Testing
             ["config": ["/etc/k/gateway.toml"]], files: files, worldReadable: ["/etc/k/gateway.toml", "/abs/k.pem", "/etc/k/wg.key"])
         let (configuration, faults, warnings) = Fixture.gateway(input)
         #expect(faults == [])
-        #expect(warnings.filter { $0.contains("chmod 600") }.count == 3)
+        #expect(warnings.filter { $0.contains("chmod 600") }.count == 2)
         let gateway = try #require(configuration)
         #expect(gateway.common.stateDirectory == "/etc/k/state")
         #expect(gateway.common.logLevel == .warning)

@@ -46,8 +46,8 @@ import Testing
 
     @Test("escaped text keeps ordinary letters")
     func escape() {
-        #expect(LogEscape.escape("größe ✓") == "größe ✓")
-        #expect(LogEscape.escape("a\tb") == "a\\u{9}b")
-        #expect(LogEscape.escape("abcdef", limit: 3) == "abc…")
+        #expect(LogText.escape("größe ✓") == "größe ✓")
+        #expect(LogText.escape("a\tb") == "a\\u{9}b")
+        #expect(LogText.escape("abcdef", limit: 5) == "ab…")
     }
 }
