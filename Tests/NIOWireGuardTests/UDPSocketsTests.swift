@@ -1,0 +1,156 @@
+import Inet
+import NIOConcurrencyHelpers
+import NIOCore
+import NIOPosix
+import NIOWireGuard
+import Testing
+
+@Suite(.timeLimit(.minutes(1))) struct UDPSocketsTests {
+    /// What `sendmsg` was asked, and what it shall answer.
+    final class Kernel: Sendable {
+        struct Call: Equatable {
+            let count: Int
+            let segmentSize: UInt16
+            let first: UInt8
+        }
+
+        let calls = NIOLockedValueBox<[Call]>([])
+        let answers: NIOLockedValueBox<[Int]>
+        init(answers: [Int]) { self.answers = NIOLockedValueBox(answers) }
+
+        func send(_ descriptor: CInt, _ to: SocketEndpoint, _ bytes: UnsafeRawBufferPointer, _ segment: UInt16, _ trafficClass: UInt8)
+            -> Int
+        {
+            calls.withLockedValue { $0.append(Call(count: bytes.count, segmentSize: segment, first: bytes.first ?? 0)) }
+            return answers.withLockedValue { $0.isEmpty ? bytes.count : $0.removeFirst() }
+        }
+    }
+
+    /// Sends `batches` of 100-byte datagrams numbered from 0 and waits until nothing is held.
+    func run(answers: [Int], batches: [Int], to endpoint: String = "127.0.0.1:9") async throws -> (Kernel, UDPSockets.Counters) {
+        let kernel = Kernel(answers: answers)
+        let loop = MultiThreadedEventLoopGroup.singleton.next()
+        let target = try #require(SocketEndpoint(endpoint))
+        let unblocked = loop.makePromise(of: Void.self)
+        let counters = try await loop.flatSubmit {
+            let sockets = UDPSockets(eventLoop: loop, sendCall: kernel.send)
+            return sockets.bind(port: 0, receive: { _, _ in }, batchEnded: {}, unblocked: { unblocked.succeed(()) }).flatMap {
+                var next = 0
+                for count in batches {
+                    let bytes = (next..<next + count).flatMap { [UInt8](repeating: UInt8($0), count: 100) }
+                    next += count
+                    bytes.withUnsafeBytes { sockets.send($0, segmentSize: 100, to: target, trafficClass: 0) }
+                }
+                if !sockets.isBlocked { unblocked.succeed(()) }
+                return unblocked.futureResult.flatMap {
+                    let counters = sockets.counters
+                    return sockets.close().map { counters }
+                }
+            }
+        }.get()
+        return (kernel, counters)
+    }
+
+    @Test("a batch leaves in one call, a single datagram without a segment size")
+    func segmentation() async throws {
+        let (kernel, counters) = try await run(answers: [], batches: [3, 1])
+        #expect(
+            kernel.calls.withLockedValue { $0 } == [
+                .init(count: 300, segmentSize: 100, first: 0), .init(count: 100, segmentSize: 0, first: 3),
+            ])
+        #expect(counters.datagramsSent == 4)
+    }
+
+    @Test("an error for one datagram is counted, once", arguments: [22, 5, 90, 1, 101])
+    func singleError(errno: Int) async throws {
+        let (kernel, counters) = try await run(answers: [-errno], batches: [1, 3])
+        #expect(counters.sendErrors == 1)
+        // The batch behind it is still a batch.
+        #expect(kernel.calls.withLockedValue { $0.last } == .init(count: 300, segmentSize: 100, first: 1))
+    }
+
+    @Test("a kernel without UDP_SEGMENT is asked once")
+    func noSegmentation() async throws {
+        let (kernel, counters) = try await run(answers: [-22], batches: [2, 2])
+        #expect(kernel.calls.withLockedValue { $0.map(\.segmentSize) } == [100, 0, 0, 0, 0])
+        #expect(counters.datagramsSent == 4 && counters.sendErrors == 0)
+    }
+
+    @Test("a destination that refuses every datagram does not turn batches off for the others")
+    func refusedDestination() async throws {
+        let (kernel, _) = try await run(answers: [-22, -22, -22], batches: [2, 2])
+        #expect(kernel.calls.withLockedValue { $0.map(\.segmentSize) } == [100, 0, 0, 100])
+    }
+
+    @Test("a full kernel buffer holds the batch and what was made meanwhile, and sends them in order")
+    func wouldBlock() async throws {
+        let (kernel, counters) = try await run(answers: [-11, -11], batches: [2, 1])
+        #expect(kernel.calls.withLockedValue { $0.map(\.first) } == [0, 0, 0, 2])
+        #expect(counters.datagramsSent == 3 && counters.sendErrors == 0)
+    }
+
+    @Test("one by one, the rest of a batch waits when the kernel's buffer fills in its middle")
+    func wouldBlockInTheMiddle() async throws {
+        let (kernel, counters) = try await run(answers: [-22, 100, -11], batches: [3])
+        #expect(kernel.calls.withLockedValue { $0.map(\.first) } == [0, 0, 1, 1])
+        #expect(counters.datagramsSent == 3)
+    }
+
+    @Test("port 0 as a destination is an error of the kernel, nothing more")
+    func portZero() async throws {
+        let loop = MultiThreadedEventLoopGroup.singleton.next()
+        let target = try #require(SocketEndpoint("127.0.0.1:1"))
+        let counters = try await loop.flatSubmit {
+            let sockets = UDPSockets(eventLoop: loop)
+            return sockets.bind(port: 0, receive: { _, _ in }, batchEnded: {}, unblocked: {}).flatMap {
+                let bytes = [UInt8](repeating: 1, count: 32)
+                bytes.withUnsafeBytes {
+                    sockets.send($0, segmentSize: 32, to: SocketEndpoint(target.address, port: 0), trafficClass: 0)
+                    sockets.send($0, segmentSize: 16, to: SocketEndpoint(target.address, port: 0), trafficClass: 0)
+                }
+                let counters = sockets.counters
+                return sockets.close().map { counters }
+            }
+        }.get()
+        #expect(counters.sendErrors == 3)
+    }
+
+    @Test("a port that is taken in one family is an error, not half an interface", arguments: ["0.0.0.0", "::"])
+    func portInUse(address: String) async throws {
+        let loop = MultiThreadedEventLoopGroup.singleton.next()
+        let other = try await DatagramBootstrap(group: loop).bind(host: address, port: 0).get()
+        let port = UInt16(try #require(other.localAddress?.port))
+        await #expect(throws: InterfaceError.bindFailed(port: port, errno: 98)) {
+            try await loop.flatSubmit {
+                let sockets = UDPSockets(eventLoop: loop)
+                return sockets.bind(port: port, receive: { _, _ in }, batchEnded: {}, unblocked: {})
+            }.get()
+        }
+        try await other.close()
+    }
+
+    @Test("a socket that NIO has closed is bound again on its port and receives")
+    func reopening() async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let loop = group.next()
+        let received = loop.makePromise(of: Int.self)
+        let (sockets, port) = try await loop.flatSubmit {
+            let sockets = UDPSockets(eventLoop: loop)
+            return sockets.bind(port: 0, receive: { span, _ in received.succeed(span.byteCount) }, batchEnded: {}, unblocked: {}).map {
+                (sockets, sockets.port)
+            }
+        }.get()
+        try await loop.flatSubmit { sockets.closeForTesting(.v4) }.get()
+        // Every few milliseconds a datagram, until one arrives.
+        let target = try SocketAddress(ipAddress: "127.0.0.1", port: Int(port))
+        let sender = try await DatagramBootstrap(group: group).bind(host: "127.0.0.1", port: 0).get()
+        let task = loop.scheduleRepeatedTask(initialDelay: .zero, delay: .milliseconds(5)) { _ in
+            sender.writeAndFlush(AddressedEnvelope(remoteAddress: target, data: ByteBuffer(repeating: 1, count: 77)), promise: nil)
+        }
+        #expect(try await received.futureResult.get() == 77)
+        task.cancel()
+        try await sender.close()
+        try await loop.flatSubmit { sockets.close() }.get()
+        try await group.shutdownGracefully()
+    }
+}
