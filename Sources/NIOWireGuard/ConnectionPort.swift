@@ -11,8 +11,9 @@ final class ConnectionPort: @unchecked Sendable {
     /// What the channel asks of the interface.
     enum Request: Sendable {
         case connect(to: SocketEndpoint, from: IPAddress?, options: ConnectionOptions)
-        case write(ByteBuffer)
+        case write([ByteBuffer])
         case read
+        case pauseRead
         case closeOutput
         case close
         case abort
@@ -29,7 +30,8 @@ final class ConnectionPort: @unchecked Sendable {
     }
 
     let interface: InterfaceLoop
-    private var channel: WireGuardChannel?
+    /// `nil` once one side has let go of the other.
+    private(set) var channel: WireGuardChannel?
     private let toInterface: Mailbox<Request>?
     private let toChannel: Mailbox<Notice>?
 
@@ -84,24 +86,29 @@ final class ConnectionPort: @unchecked Sendable {
             case .success(let id): self.id = id
             case .failure(let error): finish(error)
             }
-        case .write(let buffer):
-            waiting.append(buffer)
+        case .write(let buffers):
+            waiting.append(contentsOf: buffers)
             pump()
         case .read:
             wantsRead = true
             interface.queueForRead(self)
+        case .pauseRead: wantsRead = false
         case .closeOutput:
             isOutputClosing = true
             pump()
-        case .close:
-            guard let id else { return finish(nil) }
-            interface.close(id)
-            finish(nil)
-        case .abort:
-            guard let id else { return finish(nil) }
-            interface.abort(id)
-            finish(nil)
+        case .close: letGo { interface.close($0) }
+        case .abort: letGo { interface.abort($0) }
         }
+    }
+
+    /// The channel has closed itself and wants to hear nothing more.
+    private func letGo(_ end: (ConnectionID) -> Void) {
+        channel = nil
+        waiting.removeAll()
+        guard let id else { return }
+        end(id)
+        interface.forget(id, port: self)
+        self.id = nil
     }
 
     /// Moves waiting bytes into the send buffer, as far as it has room.
@@ -118,12 +125,12 @@ final class ConnectionPort: @unchecked Sendable {
                 break
             }
         }
-        if waiting.isEmpty && isOutputClosing {
-            isOutputClosing = false
-            interface.closeWrite(id)
-            notify(.outputClosed)
-        }
+        // Handlers may write or close from here on, and come back to this method.
         if accepted > 0 { notify(.accepted(bytes: accepted)) }
+        guard self.id == id, isOutputClosing, waiting.isEmpty else { return }
+        isOutputClosing = false
+        interface.closeWrite(id)
+        notify(.outputClosed)
     }
 
     // MARK: Events of the stack, on the interface's loop

@@ -10,7 +10,8 @@ import TCPStack
 /// Back-pressure works both ways: above the high mark of bytes that the stack has not taken it is unwritable, and
 /// without a `read` the receive window closes. `close(mode: .output)` sends what is queued, then FIN. `close` sends what
 /// the stack has taken, then FIN. Supported options: `autoRead`, `allowRemoteHalfClosure`, `writeBufferWaterMark`,
-/// `maxMessagesPerRead` (one buffer a read, whatever its value), `connectTimeout` (set it when connecting).
+/// `maxMessagesPerRead` (one buffer a read, whatever its value), `connectTimeout` (set it before it connects), and to get only,
+/// `bufferedWritableBytes`. Any other throws `ChannelError.operationUnsupported`.
 ///
 /// Unchecked: the mutable members are touched on `eventLoop` only; what other threads may read is atomic or locked.
 public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
@@ -31,6 +32,12 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
     private var port: ConnectionPort?
     private var connectPromise: EventLoopPromise<Void>?
     private var closeOutputPromise: EventLoopPromise<Void>?
+    /// A write's promise may write and flush again: the outermost flush takes it along, so that the stack stays flat.
+    private var isFlushing = false
+    /// Asked to read; the buffer has not come.
+    private var isReadPending = false
+    private var hasAnnouncedRegistration = false
+    private var hasAnnouncedActive = false
     private var autoRead = true
     private var allowsRemoteHalfClosure = false
     private var waterMark = ChannelOptions.Types.WriteBufferWaterMark(low: 64 * 1024, high: 256 * 1024)
@@ -65,11 +72,15 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
 
     // MARK: Becoming a connection
 
-    /// Registers the channel: its pipeline hears `channelRegistered`.
+    /// Ties the channel to the interface. Then its initializer adds handlers, and `connect` or `becomeActive` follows.
     func start(port: ConnectionPort) {
         eventLoop.preconditionInEventLoop()
         self.port = port
         state.register()
+    }
+
+    private func announceRegistration() {
+        hasAnnouncedRegistration = true
         pipeline.fireChannelRegistered()
     }
 
@@ -81,12 +92,14 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
             return
         }
         connectPromise = promise
+        announceRegistration()
         port?.request(.connect(to: remote, from: source, options: connectOptions))
     }
 
     /// An accepted connection becomes active. `start` has been called.
     func becomeActive(local: SocketEndpoint, remote: SocketEndpoint) {
         guard state.connect() else { return }
+        announceRegistration()
         activate(local: local, remote: remote)
     }
 
@@ -98,7 +111,9 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
         case .connected(let local, let remote): activate(local: local, remote: remote)
         case .received(let buffer):
             guard state.isOpen else { return }
+            isReadPending = false
             pipeline.fireChannelRead(buffer)
+            guard state.isOpen else { return }
             pipeline.fireChannelReadComplete()
             readIfAutomatic()
         case .inputClosed: handleInputClosed()
@@ -121,6 +136,8 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
         let promise = connectPromise
         connectPromise = nil
         promise?.succeed(())
+        guard state.isActive else { return }
+        hasAnnouncedActive = true
         pipeline.fireChannelActive()
         readIfAutomatic()
         flush0()
@@ -150,7 +167,7 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
     }
 
     private func tearDown(_ error: TunnelError?) {
-        let wasActive = state.isActive
+        let wasActive = hasAnnouncedActive
         guard state.close() else { return }
         active.store(false, ordering: .releasing)
         port = nil
@@ -163,7 +180,7 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
         closeOutputPromise = nil
         if let error, wasActive { pipeline.fireErrorCaught(error) }
         if wasActive { pipeline.fireChannelInactive() }
-        pipeline.fireChannelUnregistered()
+        if hasAnnouncedRegistration { pipeline.fireChannelUnregistered() }
         // On the next tick: a handler may still be on the stack.
         eventLoop.execute {
             self.removeHandlers(pipeline: self.pipeline)
@@ -221,14 +238,21 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
 
     public func flush0() {
         state.markFlush()
-        guard state.isActive else { return }
-        while let buffer = state.nextFlushed() { port?.request(.write(buffer)) }
-        for promise in state.accept(0) { promise.succeed(()) }
+        guard state.isActive, !isFlushing else { return }
+        isFlushing = true
+        defer { isFlushing = false }
+        repeat {
+            let buffers = state.takeFlushed()
+            if !buffers.isEmpty { port?.request(.write(buffers)) }
+            for promise in state.accept(0) { promise.succeed(()) }
+        } while state.hasFlushed
         if state.takeOutputClose() { port?.request(.closeOutput) }
     }
 
     public func read0() {
-        if state.canRead { port?.request(.read) }
+        guard state.canRead, !isReadPending else { return }
+        isReadPending = true
+        port?.request(.read)
     }
 
     public func close0(error: any Error, mode: CloseMode, promise: EventLoopPromise<Void>?) {
@@ -244,7 +268,7 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
             port?.request(.close)
         case .output:
             guard state.closeOutput() else {
-                promise?.fail(ChannelError.outputClosed)
+                promise?.fail(state.isOpen ? ChannelError.outputClosed : ChannelError.alreadyClosed)
                 return
             }
             closeOutputPromise = promise
@@ -257,6 +281,10 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
     public func triggerUserOutboundEvent0(_ event: Any, promise: EventLoopPromise<Void>?) {
         guard event is AbortEvent else {
             promise?.fail(ChannelError.operationUnsupported)
+            return
+        }
+        guard state.isOpen else {
+            promise?.fail(ChannelError.alreadyClosed)
             return
         }
         let port = self.port
@@ -285,6 +313,10 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
             let wasAutomatic = autoRead
             autoRead = value
             if value && !wasAutomatic { readIfAutomatic() }
+            if !value && isReadPending {
+                isReadPending = false
+                port?.request(.pauseRead)
+            }
         case (is ChannelOptions.Types.AllowRemoteHalfClosureOption, let value as Bool): allowsRemoteHalfClosure = value
         case (is ChannelOptions.Types.WriteBufferWaterMarkOption, let value as ChannelOptions.Types.WriteBufferWaterMark):
             waterMark = value
@@ -303,6 +335,7 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
         case is ChannelOptions.Types.AllowRemoteHalfClosureOption: value = allowsRemoteHalfClosure
         case is ChannelOptions.Types.WriteBufferWaterMarkOption: value = waterMark
         case is ChannelOptions.Types.MaxMessagesPerReadOption: value = UInt(1)
+        case is ChannelOptions.Types.BufferedWritableBytesOption: value = state.bufferedBytes
         default: value = nil
         }
         guard let result = value as? Option.Value else { throw ChannelError.operationUnsupported }

@@ -115,11 +115,14 @@ struct WireGuardChannelState {
     /// A half-close flushes everything that was written.
     mutating func markFlush() { unflushed.mark() }
 
-    mutating func nextFlushed() -> ByteBuffer? {
+    var hasFlushed: Bool { unflushed.hasMark }
+
+    mutating func takeFlushed() -> [ByteBuffer] {
+        var buffers: [ByteBuffer] = []
         while unflushed.hasMark, let buffer = unflushed.popFirst() {
-            if buffer.readableBytes > 0 { return buffer }
+            if buffer.readableBytes > 0 { buffers.append(buffer) }
         }
-        return nil
+        return buffers
     }
 
     /// The stack took `bytes` more.

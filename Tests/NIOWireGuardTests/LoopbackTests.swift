@@ -11,46 +11,6 @@ import WGUserspace
 
 /// Two interfaces on real UDP sockets of the loopback device.
 @Suite(.timeLimit(.minutes(2))) struct LoopbackTests {
-    /// A gateway and an agent that know each other.
-    struct Pair {
-        let gateway: WireGuardInterface
-        let agent: WireGuardInterface
-        let group: MultiThreadedEventLoopGroup
-
-        init(threads: Int = 1, family: IPAddress.Family = .v4) async throws {
-            group = MultiThreadedEventLoopGroup(numberOfThreads: threads)
-            let gatewayKey = StoredPrivateKey(PrivateKey.generate(using: SystemEdges.random))
-            let agentKey = StoredPrivateKey(PrivateKey.generate(using: SystemEdges.random))
-            let isSix = family == .v6
-            let gatewayAddress = try #require(InterfaceAddress(isSix ? "fd00::fe/64" : "10.1.0.254/24"))
-            let agentAddress = try #require(InterfaceAddress(isSix ? "fd00::2/64" : "10.1.0.2/24"))
-            gateway = try await WireGuardInterface.start(
-                InterfaceConfiguration(
-                    privateKey: gatewayKey, addresses: [gatewayAddress],
-                    peers: [.init(publicKey: agentKey.key.publicKey, allowedIPs: [IPPrefix(host: agentAddress.address)])]),
-                on: group.next()
-            ).get()
-            let endpoint = try #require(PeerEndpoint("127.0.0.1:\(gateway.listenPort)"))
-            agent = try await WireGuardInterface.start(
-                InterfaceConfiguration(
-                    privateKey: agentKey, addresses: [agentAddress],
-                    peers: [
-                        .init(
-                            publicKey: gateway.publicKey, endpoint: endpoint, allowedIPs: [IPPrefix(host: gatewayAddress.address)],
-                            persistentKeepalive: .seconds(25))
-                    ]), on: group.next()
-            ).get()
-        }
-
-        var agentEndpoint: SocketEndpoint { SocketEndpoint(agent.addresses[0].address, port: 80) }
-
-        func shutdown() async throws {
-            try await gateway.close().get()
-            try await agent.close().get()
-            try await group.shutdownGracefully()
-        }
-    }
-
     final class EchoHandler: ChannelInboundHandler, Sendable {
         typealias InboundIn = ByteBuffer
         func channelRead(context: ChannelHandlerContext, data: NIOAny) { context.write(data, promise: nil) }
@@ -86,7 +46,7 @@ import WGUserspace
 
     @Test("10 MB echo through the tunnel, half-closed at the end", arguments: [(1, IPAddress.Family.v4), (1, .v6), (4, .v4)])
     func echo(threads: Int, family: IPAddress.Family) async throws {
-        let pair = try await Pair(threads: threads, family: family)
+        let pair = try await InterfacePair(threads: threads, family: family)
         _ = try await pair.agent.listen(port: 80, group: threads > 1 ? pair.group : nil) { channel in
             channel.eventLoop.makeCompletedFuture {
                 try channel.syncOptions?.setOption(.allowRemoteHalfClosure, value: true)
@@ -120,7 +80,7 @@ import WGUserspace
 
     @Test("a closed port refuses, a silent address times out, a foreign family has no source")
     func failures() async throws {
-        let pair = try await Pair()
+        let pair = try await InterfacePair()
         let empty: @Sendable (any Channel) -> EventLoopFuture<Void> = { $0.eventLoop.makeSucceededVoidFuture() }
         // The first packet waits for the handshake, so the refusal also shows that the session came up.
         await #expect(throws: TunnelError.refused) {
@@ -146,7 +106,7 @@ import WGUserspace
 
     @Test("a reader that does not read stops the writer: back-pressure crosses the tunnel")
     func backPressure() async throws {
-        let pair = try await Pair()
+        let pair = try await InterfacePair()
         let accepted = pair.agent.eventLoop.makePromise(of: (any Channel).self)
         _ = try await pair.agent.listen(port: 80) { channel in
             channel.eventLoop.makeCompletedFuture {
@@ -188,7 +148,7 @@ import WGUserspace
 
     @Test("NIO's HTTP codecs run on the channels unchanged")
     func http() async throws {
-        let pair = try await Pair()
+        let pair = try await InterfacePair()
         _ = try await pair.agent.listen(port: 80) { channel in
             channel.eventLoop.makeCompletedFuture {
                 try channel.pipeline.syncOperations.configureHTTPServerPipeline()
@@ -217,7 +177,7 @@ import WGUserspace
 
     @Test("closing the interface ends its connections and leaves nothing behind")
     func closing() async throws {
-        let pair = try await Pair()
+        let pair = try await InterfacePair()
         _ = try await pair.agent.listen(port: 80) { channel in
             channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(EchoHandler()) }
         }.get()
