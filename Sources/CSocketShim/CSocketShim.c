@@ -2,6 +2,7 @@
 #include "CSocketShim.h"
 
 #include <errno.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <stdlib.h>
@@ -106,6 +107,33 @@ long csocket_send(int fd, const csocket_endpoint *to, const void *bytes, size_t 
     ssize_t sent = sendmsg(fd, &message, MSG_NOSIGNAL);
     return sent < 0 ? -errno : sent;
 }
+
+int csocket_resolve(const char *host, uint16_t port, csocket_endpoint *found, int capacity) {
+    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_DGRAM};
+    struct addrinfo *list = NULL;
+    int status = getaddrinfo(host, NULL, &hints, &list);
+    if (status != 0) return status < 0 ? status : -status;
+    int count = 0;
+    for (struct addrinfo *entry = list; entry && count < capacity; entry = entry->ai_next) {
+        csocket_endpoint *endpoint = &found[count];
+        memset(endpoint, 0, sizeof *endpoint);
+        endpoint->port = port;
+        if (entry->ai_family == AF_INET) {
+            endpoint->family = 4;
+            memcpy(endpoint->address, &((struct sockaddr_in *)entry->ai_addr)->sin_addr, 4);
+        } else if (entry->ai_family == AF_INET6) {
+            endpoint->family = 6;
+            memcpy(endpoint->address, &((struct sockaddr_in6 *)entry->ai_addr)->sin6_addr, 16);
+        } else {
+            continue;
+        }
+        count++;
+    }
+    freeaddrinfo(list);
+    return count;
+}
+
+const char *csocket_resolve_error(int status) { return gai_strerror(status); }
 
 uint64_t csocket_boottime_nanoseconds(void) {
     struct timespec time;

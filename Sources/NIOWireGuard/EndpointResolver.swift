@@ -10,56 +10,94 @@ final class EndpointResolver: @unchecked Sendable {
     private struct Name {
         let host: String
         let port: UInt16
-        var isBusy = false
+        /// The look-up under way. Another one's answer is stale.
+        var lookUp: Int?
+        var retry: Scheduled<Void>?
+        var hasFailed = false
     }
 
     private let interface: InterfaceLoop
     private let logger: Logger
+    private let resolveHost: SystemEdges.HostLookUp
     private var names: [PeerID: Name] = [:]
+    private var lookUpCount = 0
 
-    init(interface: InterfaceLoop, logger: Logger) {
+    init(interface: InterfaceLoop, logger: Logger, resolveHost: @escaping SystemEdges.HostLookUp) {
         self.interface = interface
         self.logger = logger
+        self.resolveHost = resolveHost
     }
 
+    /// A name that is known already is not looked up again: its peer may have roamed since.
     func resolve(_ host: String, port: UInt16, for peer: PeerID) {
+        if let known = names[peer], known.host == host, known.port == port { return }
+        forget(peer)
         names[peer] = Name(host: host, port: port)
-        lookUp(peer)
+        lookUp(peer, isUnanswered: false)
     }
 
-    func forget(_ peer: PeerID) { names[peer] = nil }
+    func forget(_ peer: PeerID) { names.removeValue(forKey: peer)?.retry?.cancel() }
+
+    func close() {
+        for peer in Array(names.keys) { forget(peer) }
+    }
 
     func handle(_ event: DeviceEvent) {
         switch event {
-        case .handshakeRetry(let peer), .handshakeGaveUp(let peer): lookUp(peer)
+        case .handshakeRetry(let peer), .handshakeGaveUp(let peer): lookUp(peer, isUnanswered: true)
         case .sessionEstablished, .endpointChanged: break
         }
     }
 
-    /// One look-up at a time for a peer. A failed one is tried again with the next retry of the handshake, or in `pause`
-    /// when there has never been an address to send a handshake to.
-    private func lookUp(_ peer: PeerID) {
-        guard let name = names[peer], !name.isBusy else { return }
-        names[peer]?.isBusy = true
-        let (host, port) = (name.host, name.port)
-        NIOThreadPool.singleton.runIfActive(eventLoop: interface.eventLoop) {
-            try SocketAddress.makeAddressResolvingHost(host, port: Int(port))
-        }.whenComplete { [self] result in
-            guard names[peer] != nil else { return }
-            names[peer]?.isBusy = false
+    /// One look-up at a time for a peer, and one timer for the next after a failure.
+    private func lookUp(_ peer: PeerID, isUnanswered: Bool) {
+        guard let name = names[peer], name.lookUp == nil else { return }
+        lookUpCount += 1
+        let number = lookUpCount
+        name.retry?.cancel()
+        names[peer]?.retry = nil
+        names[peer]?.lookUp = number
+        let (host, port, resolveHost) = (name.host, name.port, resolveHost)
+        NIOThreadPool.singleton.runIfActive(eventLoop: interface.eventLoop) { try resolveHost(host, port) }.whenComplete { [self] result in
+            guard names[peer]?.lookUp == number else { return }
+            names[peer]?.lookUp = nil
             switch result {
-            case .success(let address):
-                guard let endpoint = SocketEndpoint(address) else { return }
-                interface.withCore { core, now in
-                    guard core.device.status(of: peer)?.endpoint != endpoint else { return }
-                    core.device.setEndpoint(endpoint, of: peer, now: now)
-                    core.device.initiateHandshake(with: peer, now: now)
+            case .success(let found):
+                let reachable = found.filter { interface.hasSocket(for: $0.address.family) }
+                guard !reachable.isEmpty else {
+                    return retryLater(peer, host: host, because: "it has no address of a family that this machine has")
                 }
-            case .failure(let error):
-                logger.warning(
-                    "The endpoint's host name does not resolve; trying again", metadata: ["host": "\(host)", "error": "\(error)"])
-                interface.eventLoop.scheduleTask(in: Self.pause) { self.lookUp(peer) }
+                names[peer]?.hasFailed = false
+                use(reachable, for: peer, isUnanswered: isUnanswered)
+            case .failure(let error): retryLater(peer, host: host, because: "\(error)")
             }
+        }
+    }
+
+    /// The first address; after silence from one of them, the one behind it.
+    private func use(_ addresses: [SocketEndpoint], for peer: PeerID, isUnanswered: Bool) {
+        interface.withCore { core, now in
+            let current = core.device.status(of: peer, now: now)?.endpoint
+            var choice = 0
+            if let index = addresses.firstIndex(where: { $0 == current }) {
+                guard isUnanswered else { return }
+                choice = (index + 1) % addresses.count
+            }
+            guard addresses[choice] != current else { return }
+            core.device.setEndpoint(addresses[choice], of: peer, now: now)
+            core.device.initiateHandshake(with: peer, now: now)
+        }
+    }
+
+    private func retryLater(_ peer: PeerID, host: String, because reason: String) {
+        // Once is enough for the log; the tries go on.
+        let level: Logger.Level = names[peer]?.hasFailed == true ? .debug : .warning
+        logger.log(
+            level: level, "The endpoint's host name does not resolve; trying again", metadata: ["host": "\(host)", "error": "\(reason)"])
+        names[peer]?.hasFailed = true
+        names[peer]?.retry = interface.eventLoop.scheduleTask(in: Self.pause) { [self] in
+            names[peer]?.retry = nil
+            lookUp(peer, isUnanswered: false)
         }
     }
 

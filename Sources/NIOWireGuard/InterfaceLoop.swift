@@ -13,19 +13,26 @@ import WGUserspace
 final class InterfaceLoop: @unchecked Sendable {
     let eventLoop: any EventLoop
     let logger: Logger
-    private var core: InterfaceCore
-    private let sockets: UDPSockets
-    private var ports: [ConnectionPort?] = []
-    private var listeners: [ListenerID: AcceptHandler] = [:]
-    private var readQueue = CircularBuffer<ConnectionPort>()
+    var core: InterfaceCore
+    let sockets: UDPSockets
+    /// By the slot of their `ConnectionID`.
+    var ports: [ConnectionPort?] = []
+    var listeners: [ListenerID: AcceptHandler] = [:]
+    /// Each port at most once.
+    var readQueue = CircularBuffer<ConnectionPort>()
     private var isTurnScheduled = false
-    private var isClosed = false
+    private var isTransmitScheduled = false
+    /// What dials choose their source from.
+    var addresses: [InterfaceAddress] = []
+    private var closing: EventLoopFuture<Void>?
+    /// The clocks, read once for a batch of datagrams.
+    private var batchTime: (now: Instant, wallTime: WallTime)?
     private var timer: Scheduled<Void>?
     private var timerDeadline = Instant.distantFuture
     private var peerEvents: ((DeviceEvent) -> Void)?
     /// Room for a full super-datagram and one more packet behind it.
     private let outgoing = UnsafeMutableRawBufferPointer.allocate(
-        byteCount: InterfaceLoop.maximumBatchBytes + InterfaceCore.maximumDatagramRoom, alignment: 64)
+        byteCount: DatagramBatch.maximumBytes + InterfaceCore.maximumDatagramRoom, alignment: 64)
 
     /// Takes an accepted connection; runs on the interface's loop.
     typealias AcceptHandler = (ConnectionID, (local: SocketEndpoint, remote: SocketEndpoint)) -> Void
@@ -52,23 +59,41 @@ final class InterfaceLoop: @unchecked Sendable {
         }
     }
 
-    /// Connections end with a reset, the datagrams that say so are sent, keys are wiped with the core.
+    var isClosed: Bool { closing != nil }
+
+    /// Connections end with a reset, the datagrams that say so are sent, keys are wiped.
     func close() -> EventLoopFuture<Void> {
-        guard !isClosed else { return eventLoop.makeSucceededVoidFuture() }
+        if let closing { return closing }
+        let closed = eventLoop.makePromise(of: Void.self)
+        // First, so that nothing new begins while handlers hear of the end.
+        closing = closed.futureResult
+        timer?.cancel()
+        listeners = [:]
+        peerEvents = nil
         let now = SystemEdges.now
-        for port in ports {
+        while let event = core.stack.pollEvent() {
+            switch event {
+            // Nobody has heard of it yet.
+            case .accepted(_, let id): core.stack.abort(id, now: now)
+            case .closed(let id, let reason): port(for: id)?.finish(TunnelError(reason))
+            case .connected, .readable, .writable, .inputClosed: break
+            }
+        }
+        var ends = ports.compactMap { $0?.channel?.closeFuture }
+        for (count, port) in ports.enumerated() {
+            // The stack's room for resets is bounded.
+            if count % Self.resetsAtOnce == 0 { transmit(now: now) }
             guard let port, let id = port.id else { continue }
             core.stack.abort(id, now: now)
             port.finish(.interfaceClosed)
         }
         transmit(now: now)
-        isClosed = true
-        timer?.cancel()
-        listeners = [:]
         readQueue = []
-        peerEvents = nil
         for peer in core.device.peerIDs { core.device.removePeer(peer, now: now) }
-        return sockets.close()
+        core.device.setPrivateKey(.generate(using: SystemEdges.random), now: now)
+        ends.append(sockets.close())
+        EventLoopFuture.andAllComplete(ends, on: eventLoop).cascade(to: closed)
+        return closed.futureResult
     }
 
     /// Runs `body` on the core, then looks what there is to send. On the interface's loop.
@@ -84,7 +109,9 @@ final class InterfaceLoop: @unchecked Sendable {
 
     private func receive(_ datagram: inout MutableRawSpan, from source: SocketEndpoint) {
         guard !isClosed else { return }
-        core.receive(&datagram, from: source, now: SystemEdges.now, wallTime: SystemEdges.wallTime)
+        let time = batchTime ?? (SystemEdges.now, SystemEdges.wallTime)
+        batchTime = time
+        core.receive(&datagram, from: source, now: time.now, wallTime: time.wallTime)
     }
 
     func scheduleTurn() {
@@ -97,8 +124,11 @@ final class InterfaceLoop: @unchecked Sendable {
     }
 
     private func turn() {
+        batchTime = nil
         guard !isClosed else { return }
         let now = SystemEdges.now
+        // The timer stands still while the machine sleeps, this clock does not.
+        if let deadline = core.nextDeadline, deadline <= now { core.handleTimeout(now: now) }
         drainEvents()
         var left = readQueue.count
         while left > 0, let port = readQueue.popFirst() {
@@ -138,63 +168,48 @@ final class InterfaceLoop: @unchecked Sendable {
     // MARK: Sending
 
     private func transmit(now: Instant) {
-        guard !sockets.isBlocked else { return }
         let wallTime = SystemEdges.wallTime
-        var batch: Batch?
+        var batch: DatagramBatch?
+        var left = Self.maximumTurnBytes
         while !sockets.isBlocked {
+            guard left > 0 else {
+                transmitSoon()
+                break
+            }
             var buffer = MutableRawSpan(_unsafeBytes: outgoing)
             let offset = batch?.range.upperBound ?? 0
             guard let next = core.pollTransmit(into: &buffer, at: offset, now: now, wallTime: wallTime) else { break }
             if var open = batch, open.take(next) {
                 batch = open
             } else {
-                if let batch { send(batch) }
-                batch = Batch(next)
+                if let batch { left -= send(batch) }
+                batch = DatagramBatch(next)
             }
             if let full = batch, full.isFull {
-                send(full)
+                left -= send(full)
                 batch = nil
             }
         }
-        if let batch { send(batch) }
+        // What was polled is sealed and has to go, even if it has to wait for the kernel's buffer.
+        if let batch { _ = send(batch) }
     }
 
-    private func send(_ batch: Batch) {
+    /// The rest of a long transmission. A timer, because the loop runs tasks that are ready before it looks at its sockets.
+    private func transmitSoon() {
+        guard !isTransmitScheduled else { return }
+        isTransmitScheduled = true
+        eventLoop.scheduleTask(in: Self.breath) { [self] in
+            isTransmitScheduled = false
+            turn()
+        }
+    }
+
+    /// - Returns: what it cost, in bytes.
+    private func send(_ batch: DatagramBatch) -> Int {
         sockets.send(
             UnsafeRawBufferPointer(rebasing: outgoing[batch.range]), segmentSize: batch.segmentSize, to: batch.endpoint,
             trafficClass: batch.isHandshake ? Self.handshakeTrafficClass : 0)
-    }
-
-    /// Datagrams that lie back to back and may leave as one super-datagram: one destination, one size, only the last shorter.
-    private struct Batch {
-        var range: Range<Int>
-        let segmentSize: Int
-        let endpoint: SocketEndpoint
-        let isHandshake: Bool
-        var count = 1
-        var hasShortTail = false
-
-        init(_ first: Transmit) {
-            range = first.range
-            segmentSize = first.range.count
-            endpoint = first.endpoint
-            isHandshake = first.isHandshake
-        }
-
-        var isFull: Bool {
-            isHandshake || hasShortTail || count == InterfaceLoop.maximumSegments
-                || range.upperBound + segmentSize > InterfaceLoop.maximumBatchBytes
-        }
-
-        mutating func take(_ next: Transmit) -> Bool {
-            guard next.endpoint == endpoint, !next.isHandshake, next.range.lowerBound == range.upperBound,
-                next.range.count <= segmentSize
-            else { return false }
-            range = range.lowerBound..<next.range.upperBound
-            count += 1
-            hasShortTail = next.range.count < segmentSize
-            return true
-        }
+        return max(batch.range.count, Self.costOfSend)
     }
 
     // MARK: Timer
@@ -204,103 +219,22 @@ final class InterfaceLoop: @unchecked Sendable {
         guard let deadline = core.nextDeadline, deadline < timerDeadline else { return }
         timer?.cancel()
         timerDeadline = deadline
-        let delay = max(0, (deadline - SystemEdges.now).inNanoseconds)
-        timer = eventLoop.scheduleTask(in: .nanoseconds(delay)) { [self] in
+        let delay = max(Self.shortestDelay, .nanoseconds((deadline - SystemEdges.now).inNanoseconds))
+        timer = eventLoop.scheduleTask(in: delay) { [self] in
             timerDeadline = .distantFuture
             timer = nil
-            guard !isClosed else { return }
-            core.handleTimeout(now: SystemEdges.now)
             turn()
         }
     }
 
-    // MARK: Connections
-
-    func connect(
-        port: ConnectionPort, to remote: SocketEndpoint, from source: IPAddress?, options: ConnectionOptions
-    ) -> Result<ConnectionID, TunnelError> {
-        guard !isClosed else { return .failure(.interfaceClosed) }
-        guard let source = source ?? sourceAddress(for: remote.address) else { return .failure(.noSourceAddress) }
-        defer { scheduleTurn() }
-        do {
-            let id = try core.stack.connect(from: source, to: remote, options: options, now: SystemEdges.now)
-            register(port, for: id)
-            return .success(id)
-        } catch { return .failure(.unavailable("\(error)")) }
-    }
-
-    /// The address whose prefix holds `remote`, else the first of its family.
-    var addresses: [InterfaceAddress] = []
-    private func sourceAddress(for remote: IPAddress) -> IPAddress? { InterfaceAddress.source(for: remote, among: addresses) }
-
-    func listen(
-        address: IPAddress?, port: UInt16, backlog: Int, options: ConnectionOptions, accept: @escaping AcceptHandler
-    ) throws -> ListenerID {
-        let id = try core.stack.listen(address: address, port: port, backlog: backlog, options: options)
-        listeners[id] = accept
-        return id
-    }
-
-    func closeListener(_ id: ListenerID) {
-        listeners[id] = nil
-        core.stack.closeListener(id, now: SystemEdges.now)
-        scheduleTurn()
-    }
-
-    func register(_ port: ConnectionPort, for id: ConnectionID) {
-        let index = Int(id.index)
-        while ports.count <= index { ports.append(nil) }
-        ports[index] = port
-    }
-
-    func forget(_ id: ConnectionID, port: ConnectionPort) {
-        let index = Int(id.index)
-        if ports.indices.contains(index), ports[index] === port { ports[index] = nil }
-    }
-
-    private func port(for id: ConnectionID) -> ConnectionPort? {
-        let index = Int(id.index)
-        guard ports.indices.contains(index), let port = ports[index], port.id == id else { return nil }
-        return port
-    }
-
-    func queueForRead(_ port: ConnectionPort) {
-        guard !port.isQueuedForRead else { return }
-        port.isQueuedForRead = true
-        readQueue.append(port)
-        scheduleTurn()
-    }
-
-    /// - Returns: how many bytes the send buffer took.
-    func write(_ buffer: ByteBuffer, to id: ConnectionID) -> Int {
-        defer { scheduleTurn() }
-        return buffer.withUnsafeReadableBytes { bytes in
-            (try? core.stack.write(id, RawSpan(_unsafeBytes: bytes), now: SystemEdges.now)) ?? 0
-        }
-    }
-
-    /// The in-order bytes that there are, at most `maximumRead`; `nil` if none.
-    func read(_ id: ConnectionID) -> ByteBuffer? {
-        let available = min(core.stack.readableBytes(id), Self.maximumRead)
-        guard available > 0 else { return nil }
-        var buffer = ByteBufferAllocator().buffer(capacity: available)
-        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: available) { bytes in
-            var span = MutableRawSpan(_unsafeBytes: UnsafeMutableRawBufferPointer(rebasing: bytes[..<available]))
-            return (try? core.stack.read(id, into: &span, now: SystemEdges.now)) ?? 0
-        }
-        if core.stack.readableBytes(id) > 0, let port = port(for: id) { queueForRead(port) }
-        return buffer.readableBytes > 0 ? buffer : nil
-    }
-
-    func closeWrite(_ id: ConnectionID) { withCore { $0.stack.closeWrite(id, now: $1) } }
-    func close(_ id: ConnectionID) { withCore { $0.stack.close(id, now: $1) } }
-    func abort(_ id: ConnectionID) { withCore { $0.stack.abort(id, now: $1) } }
-
-    /// One channel read: large enough to amortise the pipeline, small enough to keep a turn short.
-    private static let maximumRead = 256 * 1024
-    /// UDP_SEGMENT's limits.
-    fileprivate static let maximumSegments = 64
-    fileprivate static let maximumBatchBytes = 65_000
+    /// What a turn may send before the sockets are looked at again.
+    private static let maximumTurnBytes = 4 * 1024 * 1024
+    /// A send call costs about as much as this many bytes in large batches.
+    private static let costOfSend = 8 * 1024
+    private static let breath = TimeAmount.microseconds(10)
+    /// A deadline that is never met must not become a busy loop.
+    private static let shortestDelay = TimeAmount.microseconds(250)
+    private static let resetsAtOnce = 1024
     /// DSCP AF41, as WireGuard marks handshake messages.
     private static let handshakeTrafficClass: UInt8 = 0x88
 }

@@ -18,6 +18,7 @@ public struct InterfaceStatus: Sendable {
     public var sendCalls = 0
     public var datagramsReceived = 0
     public var sendErrors = 0
+    public var receiveErrors = 0
 }
 
 extension InterfaceLoop {
@@ -44,19 +45,8 @@ extension InterfaceLoop {
         status.sendCalls = udp.sendCalls
         status.datagramsReceived = udp.datagramsReceived
         status.sendErrors = udp.sendErrors
+        status.receiveErrors = udp.receiveErrors
         return status
-    }
-
-    func setPeer(_ peer: InterfaceConfiguration.Peer, resolver: EndpointResolver) {
-        withCore { core, now in
-            var endpoint: SocketEndpoint?
-            if case .address(let address) = peer.endpoint { endpoint = address }
-            let id = core.device.setPeer(
-                PeerConfiguration(
-                    publicKey: peer.publicKey, presharedKey: peer.presharedKey, endpoint: endpoint, allowedIPs: peer.allowedIPs,
-                    persistentKeepalive: peer.persistentKeepalive), now: now)
-            if case .name(let host, let port) = peer.endpoint { resolver.resolve(host, port: port, for: id) } else { resolver.forget(id) }
-        }
     }
 
     func publicEvent(_ event: DeviceEvent) -> WireGuardInterface.PeerEvent? {

@@ -1,7 +1,7 @@
 import CSocketShim
 import Inet
 
-/// The only clock and the only source of randomness of a running interface.
+/// The only clock, the only source of randomness and the only resolver of a running interface.
 public enum SystemEdges {
     /// The kernel's boot-time clock: monotonic, counts suspend.
     public static var now: Instant { Instant(nanoseconds: csocket_boottime_nanoseconds()) }
@@ -17,6 +17,29 @@ public enum SystemEdges {
     public static let random = RandomSource { span in
         span.withUnsafeMutableBytes { csocket_random($0.baseAddress, $0.count) }
     }
+
+    /// A host name's addresses with a port, best first. Blocks.
+    package typealias HostLookUp = @Sendable (_ host: String, _ port: UInt16) throws -> [SocketEndpoint]
+
+    /// The system's resolver (getaddrinfo).
+    package static let resolveHost: HostLookUp = { host, port in
+        var found = [csocket_endpoint](repeating: csocket_endpoint(), count: maximumAddresses)
+        let count = csocket_resolve(host, port, &found, CInt(maximumAddresses))
+        guard count >= 0 else { throw LookUpError(description: String(cString: csocket_resolve_error(count))) }
+        return found.prefix(Int(count)).compactMap { form in
+            withUnsafeBytes(of: form.address) { bytes in
+                guard let family = IPAddress.Family(rawValue: form.family) else { return nil }
+                return SocketEndpoint(IPAddress(family, in: RawSpan(_unsafeBytes: bytes), at: 0).unmapped, port: form.port)
+            }
+        }
+    }
+
+    private struct LookUpError: Error, CustomStringConvertible {
+        let description: String
+    }
+
+    /// More addresses of one name are not looked at.
+    private static let maximumAddresses = 16
 }
 
 extension SocketEndpoint {

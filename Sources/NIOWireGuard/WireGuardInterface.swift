@@ -53,6 +53,16 @@ public final class WireGuardInterface: @unchecked Sendable {
         _ configuration: InterfaceConfiguration, on eventLoop: any EventLoop, stack: StackConfiguration = .init(),
         logger: Logger = Logger(label: "wireguard"), onPeerEvent: @escaping @Sendable (PeerEvent) -> Void = { _ in }
     ) -> EventLoopFuture<WireGuardInterface> {
+        start(
+            configuration, on: eventLoop, stack: stack, logger: logger, resolveHost: SystemEdges.resolveHost, onPeerEvent: onPeerEvent)
+    }
+
+    /// As above, with a resolver of host names.
+    package static func start(
+        _ configuration: InterfaceConfiguration, on eventLoop: any EventLoop, stack: StackConfiguration = .init(),
+        logger: Logger = Logger(label: "wireguard"), resolveHost: @escaping SystemEdges.HostLookUp,
+        onPeerEvent: @escaping @Sendable (PeerEvent) -> Void = { _ in }
+    ) -> EventLoopFuture<WireGuardInterface> {
         eventLoop.flatSubmit {
             var stackConfiguration = stack
             stackConfiguration.mtu = configuration.mtu
@@ -63,18 +73,21 @@ public final class WireGuardInterface: @unchecked Sendable {
             let publicKey = device.publicKey
             let core = InterfaceCore(device: device, stack: Stack(configuration: stackConfiguration, random: SystemEdges.random))
             let loop = InterfaceLoop(eventLoop: eventLoop, core: core, logger: logger)
-            let resolver = EndpointResolver(interface: loop, logger: logger)
+            let resolver = EndpointResolver(interface: loop, logger: logger, resolveHost: resolveHost)
             loop.addresses = configuration.addresses
             loop.withCore { core, now in
                 core.stack.setAddresses(configuration.addresses.map(\.address), now: now)
             }
             return loop.start(port: configuration.listenPort) { event in
                 resolver.handle(event)
-                if let public_ = loop.publicEvent(event) { onPeerEvent(public_) }
-            }.map { port in
-                for peer in configuration.peers { loop.setPeer(peer, resolver: resolver) }
+                if let told = loop.publicEvent(event) { onPeerEvent(told) }
+            }.flatMapThrowing { port in
+                for peer in configuration.peers { try loop.setPeer(peer, resolver: resolver) }
                 return WireGuardInterface(
                     loop: loop, port: port, publicKey: publicKey, addresses: configuration.addresses, resolver: resolver)
+            }.flatMapError { error in
+                // The sockets and the events' closure hold the loop.
+                loop.close().flatMapThrowing { throw error }
             }
         }
     }
@@ -142,33 +155,22 @@ public final class WireGuardInterface: @unchecked Sendable {
 
     // MARK: Peers
 
-    /// Adds the peer, or changes it: an unchanged one keeps its session.
+    /// Adds the peer, or changes it: an unchanged one keeps its session. Connections to addresses that it takes from another
+    /// peer end with `TunnelError.aborted`.
+    /// - Throws: (the future fails with) `TunnelError.interfaceClosed`.
     public func setPeer(_ peer: InterfaceConfiguration.Peer) -> EventLoopFuture<Void> {
-        eventLoop.submit { self.interfaceLoop.setPeer(peer, resolver: self.resolver) }
+        eventLoop.submit { try self.interfaceLoop.setPeer(peer, resolver: self.resolver) }
     }
 
-    /// Removes the peer: its keys are wiped, its connections reset.
+    /// Removes the peer: its keys are wiped, its connections end with `TunnelError.aborted`.
     public func removePeer(_ publicKey: PublicKey) -> EventLoopFuture<Void> {
-        eventLoop.submit {
-            self.interfaceLoop.withCore { core, now in
-                guard let id = core.device.peer(for: publicKey) else { return }
-                if let status = core.device.status(of: id) { core.stack.purge(remote: status.allowedIPs, now: now) }
-                self.resolver.forget(id)
-                core.device.removePeer(id, now: now)
-            }
-        }
+        eventLoop.submit { self.interfaceLoop.removePeer(publicKey, resolver: self.resolver) }
     }
 
     /// Tells where the peer was seen last and starts a handshake with it: how a restarted gateway finds its agents.
-    /// A peer that is already reachable somewhere keeps its endpoint.
+    /// A peer that is already reachable somewhere keeps its endpoint; an unknown one is ignored.
     public func contact(_ publicKey: PublicKey, at endpoint: SocketEndpoint) -> EventLoopFuture<Void> {
-        eventLoop.submit {
-            self.interfaceLoop.withCore { core, now in
-                guard let id = core.device.peer(for: publicKey) else { return }
-                if core.device.status(of: id)?.endpoint == nil { core.device.setEndpoint(endpoint, of: id, now: now) }
-                core.device.initiateHandshake(with: id, now: now)
-            }
-        }
+        eventLoop.submit { try self.interfaceLoop.contact(publicKey, at: endpoint) }
     }
 
     /// What the peers, connections and sockets are doing.
@@ -176,9 +178,15 @@ public final class WireGuardInterface: @unchecked Sendable {
         eventLoop.submit { self.interfaceLoop.status() }
     }
 
-    /// Resets every connection and closes the sockets. Keys are wiped.
+    /// Resets every connection and closes the sockets. Keys are wiped. Completes when every channel has closed, so the loops of
+    /// all channels must still run.
+    ///
+    /// What an application has closed itself may still have bytes to send: they are lost.
     public func close() -> EventLoopFuture<Void> {
-        eventLoop.flatSubmit { self.interfaceLoop.close() }
+        eventLoop.flatSubmit {
+            self.resolver.close()
+            return self.interfaceLoop.close()
+        }
     }
 }
 

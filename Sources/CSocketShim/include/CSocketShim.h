@@ -25,6 +25,13 @@ int csocket_enable_gro(int fd);
 /// size (UDP_SEGMENT). `traffic_class` is the outer DSCP and ECN byte; 0 leaves the socket's default.
 long csocket_send(int fd, const csocket_endpoint *to, const void *bytes, size_t length, uint16_t segment_size, uint8_t traffic_class);
 
+/// Resolves a host name; blocks. Writes at most `capacity` addresses with `port`, best first, to `found`. Returns their number,
+/// or a negative status for `csocket_resolve_error`.
+int csocket_resolve(const char *host, uint16_t port, csocket_endpoint *found, int capacity);
+
+/// What a negative status of `csocket_resolve` means. The text is static.
+const char *csocket_resolve_error(int status);
+
 /// Nanoseconds of CLOCK_BOOTTIME: monotonic, counts time spent suspended.
 uint64_t csocket_boottime_nanoseconds(void);
 

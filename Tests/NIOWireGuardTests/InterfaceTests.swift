@@ -1,0 +1,244 @@
+import Inet
+import NIOConcurrencyHelpers
+import NIOCore
+import NIOPosix
+import NIOWireGuard
+import Noise
+import TCPStack
+import Testing
+import WGUserspace
+
+/// Peers, host names and the end of an interface.
+@Suite(.timeLimit(.minutes(1))) struct InterfaceTests {
+    @Test("a removed peer's connections end with an error, another peer's inside the same block go on")
+    func removedPeer() async throws {
+        let pair = try await InterfacePair()
+        let recorder = ChannelTests.Recorder()
+        _ = try await pair.agent.listen(port: 80) { channel in
+            channel.eventLoop.makeCompletedFuture {
+                try channel.pipeline.syncOperations.addHandler(LoopbackTests.EchoHandler())
+            }
+        }.get()
+        // A wider block around the agent's address.
+        let other = PrivateKey.generate(using: SystemEdges.random).publicKey
+        let block = try #require(IPPrefix("10.1.0.0/24"))
+        try await pair.gateway.setPeer(.init(publicKey: other, allowedIPs: [block])).get()
+        let channel = try await pair.gateway.dial(pair.agentEndpoint) { channel in
+            try channel.pipeline.syncOperations.addHandler(recorder)
+        }
+        try await pair.gateway.removePeer(other).get()
+        try await channel.writeAndFlush(ByteBuffer(string: "still there"))
+        try await recorder.waits(for: "read 11", on: channel.eventLoop)
+        try await pair.gateway.removePeer(pair.agent.publicKey).get()
+        try await channel.closeFuture.get()
+        #expect(recorder.events.contains("error: \(TunnelError.aborted)"))
+        let status = try await pair.gateway.status().get()
+        #expect(status.peers.isEmpty && status.tcpConnections == 0)
+        try await pair.shutdown()
+    }
+
+    @Test("an address that another peer takes over ends its connections; the same peer set again keeps them")
+    func movedAddress() async throws {
+        let pair = try await InterfacePair()
+        let recorder = ChannelTests.Recorder()
+        _ = try await pair.agent.listen(port: 80) { $0.eventLoop.makeSucceededVoidFuture() }.get()
+        let channel = try await pair.gateway.dial(pair.agentEndpoint) { try $0.pipeline.syncOperations.addHandler(recorder) }
+        let block = IPPrefix(host: pair.agent.addresses[0].address)
+        try await pair.gateway.setPeer(.init(publicKey: pair.agent.publicKey, allowedIPs: [block])).get()
+        try await channel.writeAndFlush(ByteBuffer(string: "x"))
+        #expect(channel.isActive)
+        let other = PrivateKey.generate(using: SystemEdges.random).publicKey
+        try await pair.gateway.setPeer(.init(publicKey: other, allowedIPs: [block])).get()
+        try await channel.closeFuture.get()
+        #expect(recorder.events.contains("error: \(TunnelError.aborted)"))
+        try await pair.shutdown()
+    }
+
+    @Test("a closed interface refuses everything, and closing it twice is one end")
+    func closed() async throws {
+        let pair = try await InterfacePair()
+        let interface = pair.agent
+        let first = interface.close()
+        try await interface.close().get()
+        try await first.get()
+        await #expect(throws: TunnelError.interfaceClosed) {
+            _ = try await interface.listen(port: 80) { $0.eventLoop.makeSucceededVoidFuture() }.get()
+        }
+        await #expect(throws: TunnelError.interfaceClosed) { _ = try await interface.dial(pair.agentEndpoint) }
+        await #expect(throws: TunnelError.interfaceClosed) {
+            try await interface.setPeer(.init(publicKey: pair.gateway.publicKey, allowedIPs: [])).get()
+        }
+        let somewhere = try #require(SocketEndpoint("127.0.0.1:9"))
+        await #expect(throws: TunnelError.interfaceClosed) {
+            try await interface.contact(pair.gateway.publicKey, at: somewhere).get()
+        }
+        try await interface.removePeer(pair.gateway.publicKey).get()
+        let status = try await interface.status().get()
+        #expect(status.peers.isEmpty && status.tcpConnections == 0)
+        try await pair.shutdown()
+    }
+
+    @Test("a handler that dials while the interface closes is refused")
+    func dialWhileClosing() async throws {
+        let pair = try await InterfacePair()
+        _ = try await pair.agent.listen(port: 80) { $0.eventLoop.makeSucceededVoidFuture() }.get()
+        let channels = try await [pair.gateway.dial(pair.agentEndpoint), pair.gateway.dial(pair.agentEndpoint)]
+        let refused = pair.gateway.eventLoop.makePromise(of: Void.self)
+        let (gateway, endpoint) = (pair.gateway, pair.agentEndpoint)
+        channels[0].closeFuture.whenComplete { _ in
+            gateway.connect(to: endpoint) { $0.eventLoop.makeSucceededVoidFuture() }.map { _ in }.cascade(to: refused)
+        }
+        try await gateway.close().get()
+        await #expect(throws: TunnelError.interfaceClosed) { try await refused.futureResult.get() }
+        for channel in channels { try await channel.closeFuture.get() }
+        try await pair.shutdown()
+    }
+
+    @Test("a port in use fails the start and leaves nothing behind")
+    func startFails() async throws {
+        let pair = try await InterfacePair()
+        let key = StoredPrivateKey(PrivateKey.generate(using: SystemEdges.random))
+        let token = NIOLockedValueBox<WeakToken?>(nil)
+        await #expect(throws: InterfaceError.bindFailed(port: pair.gateway.listenPort, errno: 98)) {
+            let kept = Token()
+            token.withLockedValue { $0 = WeakToken(kept) }
+            _ = try await WireGuardInterface.start(
+                InterfaceConfiguration(privateKey: key, addresses: pair.agent.addresses, listenPort: pair.gateway.listenPort, peers: []),
+                on: pair.group.next(), onPeerEvent: { _ in kept.touch() }
+            ).get()
+        }
+        try await pair.shutdown()
+        #expect(token.withLockedValue { $0?.token == nil })
+    }
+
+    @Test("a closed interface lets go of its owner's closures, with listeners, connections and host names")
+    func closeReleases() async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let token = try await Self.makeAndClose(on: group)
+        try await group.shutdownGracefully()
+        #expect(token.token == nil)
+    }
+
+    private static func makeAndClose(on group: MultiThreadedEventLoopGroup) async throws -> WeakToken {
+        let kept = Token()
+        let key = StoredPrivateKey(PrivateKey.generate(using: SystemEdges.random))
+        let peer = PrivateKey.generate(using: SystemEdges.random).publicKey
+        let address = try #require(InterfaceAddress("10.1.0.2/24"))
+        let interface = try await WireGuardInterface.start(
+            InterfaceConfiguration(
+                privateKey: key, addresses: [address],
+                peers: [
+                    .init(
+                        publicKey: peer, endpoint: PeerEndpoint("nowhere.invalid:1"),
+                        allowedIPs: [IPPrefix(host: address.address)])
+                ]), on: group.next(), resolveHost: { _, _ in throw ChannelError.eof }, onPeerEvent: { _ in kept.touch() }
+        ).get()
+        _ = try await interface.listen(port: 80) { channel in
+            kept.touch()
+            return channel.eventLoop.makeSucceededVoidFuture()
+        }.get()
+        try await interface.close().get()
+        return WeakToken(kept)
+    }
+
+    final class Token: Sendable {
+        func touch() {}
+    }
+
+    struct WeakToken: @unchecked Sendable {
+        weak var token: Token?
+        init(_ token: Token) { self.token = token }
+    }
+
+    /// Answers look-ups from a list, the last one for ever.
+    final class Names: Sendable {
+        let answers: NIOLockedValueBox<[[SocketEndpoint]]>
+        let count = NIOLockedValueBox(0)
+        init(_ answers: [[SocketEndpoint]]) { self.answers = NIOLockedValueBox(answers) }
+        func find(_ host: String, _ port: UInt16) throws -> [SocketEndpoint] {
+            count.withLockedValue { $0 += 1 }
+            return answers.withLockedValue { $0.count > 1 ? $0.removeFirst() : $0.first ?? [] }
+        }
+    }
+
+    @Test("a host name leads to the peer, and setting the same peer again asks nobody")
+    func hostName() async throws {
+        let pair = try await InterfacePair()
+        _ = try await pair.gateway.listen(port: 80) { $0.eventLoop.makeSucceededVoidFuture() }.get()
+        let key = StoredPrivateKey(PrivateKey.generate(using: SystemEdges.random))
+        let address = try #require(InterfaceAddress("10.1.0.3/24"))
+        try await pair.gateway.setPeer(.init(publicKey: key.key.publicKey, allowedIPs: [IPPrefix(host: address.address)])).get()
+        let target = try #require(SocketEndpoint("127.0.0.1:\(pair.gateway.listenPort)"))
+        let names = Names([[target]])
+        let peer = InterfaceConfiguration.Peer(
+            publicKey: pair.gateway.publicKey, endpoint: PeerEndpoint("gateway.example:51820"),
+            allowedIPs: [IPPrefix(host: pair.gateway.addresses[0].address)], persistentKeepalive: .seconds(25))
+        let interface = try await WireGuardInterface.start(
+            InterfaceConfiguration(privateKey: key, addresses: [address], peers: [peer]), on: pair.group.next(), resolveHost: names.find
+        ).get()
+        let channel = try await interface.dial(SocketEndpoint(pair.gateway.addresses[0].address, port: 80))
+        try await interface.setPeer(peer).get()
+        #expect(try await interface.status().get().peers.first?.endpoint == target)
+        #expect(names.count.withLockedValue { $0 } == 1)
+        try await channel.close()
+        try await interface.close().get()
+        try await pair.shutdown()
+    }
+
+    @Test("a peer that is removed while its name is looked up stays removed")
+    func removedDuringLookUp() async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let key = StoredPrivateKey(PrivateKey.generate(using: SystemEdges.random))
+        let peer = PrivateKey.generate(using: SystemEdges.random).publicKey
+        let address = try #require(InterfaceAddress("10.1.0.3/24"))
+        let answered = group.next().makePromise(of: Void.self)
+        let target = try #require(SocketEndpoint("127.0.0.1:9"))
+        let gate = NIOLock()
+        gate.lock()
+        let interface = try await WireGuardInterface.start(
+            InterfaceConfiguration(
+                privateKey: key, addresses: [address],
+                peers: [
+                    .init(
+                        publicKey: peer, endpoint: PeerEndpoint("a.example:1"), allowedIPs: [IPPrefix(host: address.address)])
+                ]),
+            on: group.next(),
+            resolveHost: { _, _ in
+                gate.withLock {}
+                answered.succeed(())
+                return [target]
+            }
+        ).get()
+        try await interface.removePeer(peer).get()
+        // Back again under another ID, without an endpoint.
+        try await interface.setPeer(.init(publicKey: peer, allowedIPs: [])).get()
+        gate.unlock()
+        try await answered.futureResult.get()
+        try await group.next().submit {}.get()
+        #expect(try await interface.status().get().peers.first?.endpoint == nil)
+        try await interface.close().get()
+        try await group.shutdownGracefully()
+    }
+
+    @Test("a peer is contacted where it was seen last, unless it is known elsewhere; an endpoint with port 0 does no harm")
+    func contact() async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let key = StoredPrivateKey(PrivateKey.generate(using: SystemEdges.random))
+        let peer = PrivateKey.generate(using: SystemEdges.random).publicKey
+        let interface = try await WireGuardInterface.start(
+            InterfaceConfiguration(
+                privateKey: key, addresses: [try #require(InterfaceAddress("10.1.0.3/24"))], peers: [.init(publicKey: peer, allowedIPs: [])]
+            ),
+            on: group.next()
+        ).get()
+        let nowhere = SocketEndpoint(IPAddress(v4: 127, 0, 0, 1), port: 0)
+        try await interface.contact(peer, at: nowhere).get()
+        try await interface.contact(peer, at: try #require(SocketEndpoint("127.0.0.1:9"))).get()
+        try await group.next().submit {}.get()
+        let status = try await interface.status().get()
+        #expect(status.peers.first?.endpoint == nowhere)
+        #expect(status.sendErrors == 1 && status.peers.first?.hasSession == false)
+        try await interface.close().get()
+        try await group.shutdownGracefully()
+    }
+}
