@@ -74,17 +74,11 @@ final class EndpointResolver: @unchecked Sendable {
         }
     }
 
-    /// The first address; after silence from one of them, the one behind it.
     private func use(_ addresses: [SocketEndpoint], for peer: PeerID, isUnanswered: Bool) {
         interface.withCore { core, now in
             let current = core.device.status(of: peer, now: now)?.endpoint
-            var choice = 0
-            if let index = addresses.firstIndex(where: { $0 == current }) {
-                guard isUnanswered else { return }
-                choice = (index + 1) % addresses.count
-            }
-            guard addresses[choice] != current else { return }
-            core.device.setEndpoint(addresses[choice], of: peer, now: now)
+            guard let next = addresses.choice(after: current, isUnanswered: isUnanswered) else { return }
+            core.device.setEndpoint(next, of: peer, now: now)
             core.device.initiateHandshake(with: peer, now: now)
         }
     }
@@ -102,4 +96,14 @@ final class EndpointResolver: @unchecked Sendable {
     }
 
     private static let pause = TimeAmount.seconds(5)
+}
+
+extension [SocketEndpoint] {
+    /// Which of a name's addresses a peer shall be tried at: the first; after silence from one of them, the one behind it.
+    /// - Returns: `nil` if the current one shall stay.
+    package func choice(after current: SocketEndpoint?, isUnanswered: Bool) -> SocketEndpoint? {
+        guard let current, let index = firstIndex(of: current) else { return first }
+        guard isUnanswered, count > 1 else { return nil }
+        return self[(index + 1) % count]
+    }
 }

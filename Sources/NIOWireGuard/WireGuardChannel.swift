@@ -73,10 +73,17 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
     // MARK: Becoming a connection
 
     /// Ties the channel to the interface. Then its initializer adds handlers, and `connect` or `becomeActive` follows.
-    func start(port: ConnectionPort) {
+    /// - Parameter endpoints: known before the initializer runs if the connection was accepted.
+    func start(port: ConnectionPort, endpoints: (local: SocketEndpoint, remote: SocketEndpoint)? = nil) {
         eventLoop.preconditionInEventLoop()
         self.port = port
+        if let endpoints { setAddresses(local: endpoints.local, remote: endpoints.remote) }
         state.register()
+    }
+
+    private func setAddresses(local: SocketEndpoint, remote: SocketEndpoint) {
+        guard let local = SocketAddress(local), let remote = SocketAddress(remote) else { return }
+        addresses.withLockedValue { $0 = (local, remote) }
     }
 
     private func announceRegistration() {
@@ -129,9 +136,7 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
 
     private func activate(local: SocketEndpoint, remote: SocketEndpoint) {
         guard state.activate() else { return }
-        if let local = SocketAddress(local), let remote = SocketAddress(remote) {
-            addresses.withLockedValue { $0 = (local, remote) }
-        }
+        setAddresses(local: local, remote: remote)
         active.store(true, ordering: .releasing)
         let promise = connectPromise
         connectPromise = nil

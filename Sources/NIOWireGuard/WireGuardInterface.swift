@@ -139,7 +139,7 @@ public final class WireGuardInterface: @unchecked Sendable {
                 let port = ConnectionPort(interface: interfaceLoop, channel: channel, id: id)
                 interfaceLoop.register(port, for: id)
                 let begin: @Sendable () -> Void = {
-                    channel.start(port: port)
+                    channel.start(port: port, endpoints: endpoints)
                     initializer(channel).whenComplete { result in
                         switch result {
                         case .success: channel.becomeActive(local: endpoints.local, remote: endpoints.remote)

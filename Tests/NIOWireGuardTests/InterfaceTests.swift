@@ -185,6 +185,42 @@ import WGUserspace
         try await pair.shutdown()
     }
 
+    @Test("a name without an address of our families is asked again later; the interface closes meanwhile")
+    func unusableName() async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let key = StoredPrivateKey(PrivateKey.generate(using: SystemEdges.random))
+        let peer = PrivateKey.generate(using: SystemEdges.random).publicKey
+        let names = Names([[]])
+        let interface = try await WireGuardInterface.start(
+            InterfaceConfiguration(
+                privateKey: key, addresses: [try #require(InterfaceAddress("10.1.0.3/24"))],
+                peers: [.init(publicKey: peer, endpoint: PeerEndpoint("a.example:1"), allowedIPs: [])]),
+            on: group.next(), resolveHost: names.find
+        ).get()
+        #expect(try await interface.status().get().peers.first?.endpoint == nil)
+        try await interface.close().get()
+        try await group.shutdownGracefully()
+    }
+
+    @Test("the addresses of a name are tried in turn, only while nobody answers")
+    func addressChoice() throws {
+        let found = try ["192.0.2.1:1", "[2001:db8::1]:1", "192.0.2.2:1"].map { try #require(SocketEndpoint($0)) }
+        let roamed = try #require(SocketEndpoint("198.51.100.1:9"))
+        #expect(found.choice(after: nil, isUnanswered: false) == found[0])
+        #expect(found.choice(after: found[0], isUnanswered: false) == nil)
+        #expect(found.choice(after: found[0], isUnanswered: true) == found[1])
+        #expect(found.choice(after: found[2], isUnanswered: true) == found[0])
+        #expect(found.choice(after: roamed, isUnanswered: true) == found[0])
+        #expect([found[0]].choice(after: found[0], isUnanswered: true) == nil)
+    }
+
+    @Test("the system's resolver knows numbers, and says what it does not find")
+    func systemResolver() throws {
+        #expect(try SystemEdges.resolveHost("127.0.0.1", 53) == [SocketEndpoint(IPAddress(v4: 127, 0, 0, 1), port: 53)])
+        #expect(try SystemEdges.resolveHost("::1", 53).map(\.description) == ["[::1]:53"])
+        #expect(throws: (any Error).self) { try SystemEdges.resolveHost("not a name", 53) }
+    }
+
     @Test("a peer that is removed while its name is looked up stays removed")
     func removedDuringLookUp() async throws {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
