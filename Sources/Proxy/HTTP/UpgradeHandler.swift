@@ -44,6 +44,7 @@ final class UpgradeHandler: ChannelDuplexHandler {
         let clientDecoder = try clientOperations.context(handlerType: ByteToMessageHandler<HTTPRequestDecoder>.self)
         let upstreamDecoder = try upstreamOperations.context(handlerType: ByteToMessageHandler<HTTPResponseDecoder>.self)
         let encoder = try upstreamOperations.context(handlerType: HTTPRequestEncoder.self)
+        upstream.triggerUserOutboundEvent(RelayBegins(), promise: nil)
         try clientOperations.addHandler(clientHalf)
         try upstreamOperations.addHandler(upstreamHalf)
         clientOperations.removeHandler(proxy, promise: nil)
@@ -151,3 +152,6 @@ final class UpgradeHandler: ChannelDuplexHandler {
         context?.read()
     }
 }
+
+/// Goes out through an upstream's pipeline when it stops to be HTTP: handlers that wait for responses leave.
+struct RelayBegins: Sendable {}

@@ -6,15 +6,19 @@ import Synchronization
 import TCPStack
 
 /// The gateway's way to its agents: connections inside WireGuard, each watched by an ``AgentWatch``.
-final class TunnelConnector: Sendable {
+package final class TunnelConnector: Sendable {
     private let interface: WireGuardInterface
+    private let patience: AgentPatience
     private let clocks = Mutex<[ObjectIdentifier: NIOLoopBound<ConnectionClock>]>([:])
     /// Agents that fell silent, and when: a retry of the same request must not wait for them again.
     private let silent = Mutex<[IPAddress: NIODeadline]>([:])
 
-    init(interface: WireGuardInterface) { self.interface = interface }
+    package init(interface: WireGuardInterface, patience: AgentPatience = AgentPatience()) {
+        self.interface = interface
+        self.patience = patience
+    }
 
-    var connector: UpstreamConnector {
+    package var connector: UpstreamConnector {
         { target, eventLoop in self.connect(to: target, on: eventLoop) }
     }
 
@@ -27,7 +31,8 @@ final class TunnelConnector: Sendable {
         return interface.connect(to: remote, from: target.source, on: eventLoop) { channel in
             channel.eventLoop.makeCompletedFuture {
                 let watch = AgentWatch(
-                    interface: self.interface, remote: remote, source: target.source, clock: self.clock(of: channel.eventLoop)
+                    interface: self.interface, remote: remote, source: target.source, patience: self.patience,
+                    clock: self.clock(of: channel.eventLoop)
                 ) { self.markSilent(address) }
                 try channel.pipeline.syncOperations.addHandler(watch)
             }
@@ -49,7 +54,7 @@ final class TunnelConnector: Sendable {
         clocks.withLock { clocks in
             let key = ObjectIdentifier(eventLoop)
             if let clock = clocks[key] { return clock.value }
-            let clock = ConnectionClock(eventLoop: eventLoop, interval: AgentWatch.clockInterval)
+            let clock = ConnectionClock(eventLoop: eventLoop, interval: patience.resolution)
             clocks[key] = NIOLoopBound(clock, eventLoop: eventLoop)
             return clock
         }
@@ -68,6 +73,22 @@ final class TunnelConnector: Sendable {
     private static let memory = TimeAmount.seconds(1)
 }
 
+/// When an agent counts as gone.
+package struct AgentPatience: Sendable {
+    /// From a write without a byte in return to the question whether somebody is there.
+    package var silence = TimeAmount.milliseconds(1000)
+    /// For the answer to that.
+    package var answer = Duration.seconds(2)
+    /// From one question to the next.
+    package var pause = TimeAmount.seconds(5)
+    package var resolution = TimeAmount.milliseconds(250)
+    /// Instead of `silence` once more than `uploadSize` bytes were written without one in return: a request body is on its way.
+    package var upload = TimeAmount.seconds(10)
+    package var uploadSize = 64 * 1024
+
+    package init() {}
+}
+
 /// Finds out within 4 s that an agent is gone while something is expected of it. TCP alone would wait for half a minute, and must: a
 /// short outage is no reason to break a connection.
 ///
@@ -76,30 +97,32 @@ final class TunnelConnector: Sendable {
 ///       └─────read────────┘
 ///
 /// A slow web server behind a living agent is not disturbed: a new TCP connection is tried, and any packet of the peer counts.
+/// A request body on its way has waited long before: it is given 10 s. A relay (``UpgradeHandler``) is left to TCP alone.
 /// Bound to its event loop.
-final class AgentWatch: ChannelDuplexHandler, ClockWatcher {
+final class AgentWatch: ChannelDuplexHandler, RemovableChannelHandler, ClockWatcher {
     typealias InboundIn = ByteBuffer
     typealias OutboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
 
-    static let clockInterval = TimeAmount.milliseconds(250)
-    static let patience = TimeAmount.milliseconds(1000)
-    static let answerLimit = Duration.seconds(2)
-    static let pause = TimeAmount.seconds(5)
-
     private let interface: WireGuardInterface
     private let remote: SocketEndpoint
     private let source: IPAddress?
+    private let patience: AgentPatience
     private let clock: ConnectionClock
     private let onSilence: () -> Void
     private var context: ChannelHandlerContext?
     private(set) var deadline = NIODeadline.distantFuture
+    /// Bytes since the last read: more than a head and a small body are an upload.
+    private var written = 0
 
-    init(interface: WireGuardInterface, remote: SocketEndpoint, source: IPAddress?, clock: ConnectionClock, onSilence: @escaping () -> Void)
-    {
+    init(
+        interface: WireGuardInterface, remote: SocketEndpoint, source: IPAddress?, patience: AgentPatience, clock: ConnectionClock,
+        onSilence: @escaping () -> Void
+    ) {
         self.interface = interface
         self.remote = remote
         self.source = source
+        self.patience = patience
         self.clock = clock
         self.onSilence = onSilence
     }
@@ -115,23 +138,35 @@ final class AgentWatch: ChannelDuplexHandler, ClockWatcher {
     }
 
     func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
-        if deadline == .distantFuture { deadline = clock.deadline(after: Self.patience) }
+        written += unwrapOutboundIn(data).readableBytes
+        if written > patience.uploadSize {
+            deadline = clock.deadline(after: patience.upload)
+        } else if deadline == .distantFuture {
+            deadline = clock.deadline(after: patience.silence)
+        }
         context.write(data, promise: promise)
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         deadline = .distantFuture
+        written = 0
         context.fireChannelRead(data)
+    }
+
+    func triggerUserOutboundEvent(context: ChannelHandlerContext, event: Any, promise: EventLoopPromise<Void>?) {
+        guard event is RelayBegins else { return context.triggerUserOutboundEvent(event, promise: promise) }
+        promise?.succeed(())
+        context.pipeline.syncOperations.removeHandler(context: context, promise: nil)
     }
 
     func deadlineReached() {
         guard let eventLoop = context?.eventLoop else { return }
         // Moved on by the answer; until then long enough not to ask twice.
-        deadline = clock.deadline(after: Self.pause)
+        deadline = clock.deadline(after: patience.pause)
         let (interface, address) = (interface, remote.address)
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
-        receivedBytes(interface, address).flatMap { [remote, source] before in
-            Self.ask(interface, remote, source).flatMap { isAnswered in
+        receivedBytes(interface, address).flatMap { [remote, source, patience] before in
+            Self.ask(interface, remote, source, within: patience.answer).flatMap { isAnswered in
                 if isAnswered { return interface.eventLoop.makeSucceededFuture(true) }
                 return receivedBytes(interface, address).map { $0 != before }
             }
@@ -150,9 +185,11 @@ final class AgentWatch: ChannelDuplexHandler, ClockWatcher {
     }
 
     /// Whether somebody is there: a refusal is an answer.
-    private static func ask(_ interface: WireGuardInterface, _ remote: SocketEndpoint, _ source: IPAddress?) -> EventLoopFuture<Bool> {
+    private static func ask(
+        _ interface: WireGuardInterface, _ remote: SocketEndpoint, _ source: IPAddress?, within limit: Duration
+    ) -> EventLoopFuture<Bool> {
         var options = ConnectionOptions.tunnelDefault
-        options.connectTimeout = answerLimit
+        options.connectTimeout = limit
         return interface.connect(to: remote, from: source, options: options) { $0.eventLoop.makeSucceededVoidFuture() }.map { channel in
             channel.close(promise: nil)
             return true
