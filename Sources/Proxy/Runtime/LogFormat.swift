@@ -19,7 +19,7 @@ package enum LogFormat: String, Sendable, CaseIterable {
         switch self {
         case .text:
             var line = "\(Timestamp.text(time)) \(level.name.padded(to: 5)) \(LogText.escape(message))"
-            for (key, value) in items { line += " \(LogText.escape(key, limit: 64))=\(textValue(LogText.escape("\(value)")))" }
+            for (key, value) in items { line += " \(LogText.escape(key, limit: 64))=\(textValue(LogText.escape(Self.plain(value))))" }
             return line + "\n"
         case .json:
             var line = "{\"time\":\"\(Timestamp.text(time))\",\"level\":\"\(level.name)\",\"msg\":\(JSONText.quoted(message))"
@@ -31,6 +31,10 @@ package enum LogFormat: String, Sendable, CaseIterable {
     }
 
     private static let reservedKeys: Set<String> = ["time", "level", "msg"]
+
+    private static func plain(_ value: Logger.MetadataValue) -> String {
+        if case .array(let values) = value { values.prefix(64).map { "\($0)" }.joined(separator: ", ") } else { "\(value)" }
+    }
 
     private func textValue(_ text: String) -> String {
         let isPlain = !text.isEmpty && text.utf8.allSatisfy { $0 > 0x20 && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "=") }

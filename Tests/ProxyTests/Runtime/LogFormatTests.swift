@@ -19,8 +19,9 @@ import Testing
     @Test("text lines have the same, with quotes where they are needed")
     func text() {
         let line = LogFormat.text.line(
-            level: .info, message: "Tunnel registered", metadata: ["domain": "a.b", "error": "no answer", "x": ""], time: time)
-        #expect(line == "2023-11-14T22:13:20.007Z INFO  Tunnel registered domain=a.b error=\"no answer\" x=\"\"\n")
+            level: .info, message: "Tunnel registered", metadata: ["domain": "a.b", "error": "no answer", "list": ["x", "y"], "x": ""],
+            time: time)
+        #expect(line == "2023-11-14T22:13:20.007Z INFO  Tunnel registered domain=a.b error=\"no answer\" list=\"x, y\" x=\"\"\n")
     }
 
     @Test("metadata cannot forge a key of the line, a line, or an escape sequence", arguments: LogFormat.allCases)
