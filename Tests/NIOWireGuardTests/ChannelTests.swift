@@ -60,6 +60,20 @@ import Testing
         }
     }
 
+    @Test("an accepted channel knows both addresses before its handlers are added", arguments: [1, 3])
+    func addressesOfAccepted(threads: Int) async throws {
+        let pair = try await InterfacePair(threads: threads)
+        let seen = pair.agent.eventLoop.makePromise(of: [SocketAddress?].self)
+        _ = try await pair.agent.listen(port: 80, group: threads > 1 ? pair.group : nil) { channel in
+            seen.succeed([channel.localAddress, channel.remoteAddress])
+            return channel.eventLoop.makeSucceededVoidFuture()
+        }.get()
+        let near = try await pair.gateway.dial(pair.agentEndpoint)
+        #expect(try await seen.futureResult.get() == [near.remoteAddress, near.localAddress])
+        #expect(near.remoteAddress?.ipAddress == "10.1.0.2" && near.remoteAddress?.port == 80)
+        try await pair.shutdown()
+    }
+
     @Test("options are what was set; unknown ones throw")
     func options() async throws {
         let tunnel = try await Connected()
