@@ -45,7 +45,10 @@ package final class AdminSocket: Sendable {
     }
 
     /// Binds the socket. A dead one in its place is removed; one that answers is an error.
-    package static func start(path: String, group: any EventLoopGroup) async throws -> AdminSocket {
+    /// - Parameter timeLimit: for a whole request, answer included.
+    package static func start(
+        path: String, group: any EventLoopGroup, timeLimit: TimeAmount = AdminSocket.timeLimit
+    ) async throws -> AdminSocket {
         guard path.utf8.count <= maximumPath else {
             throw AdminFault(
                 error: "the path \(LogText.escape(path)) is longer than \(maximumPath) bytes; give --state a shorter directory")
@@ -56,7 +59,7 @@ package final class AdminSocket: Sendable {
             }
             unlink(path)
         }
-        let verbs = VerbTable()
+        let verbs = VerbTable(timeLimit: timeLimit)
         let channel = try await ServerBootstrap(group: group)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(AdminHandler(verbs: verbs)) }
@@ -83,6 +86,9 @@ package final class AdminSocket: Sendable {
 private final class VerbTable: Sendable {
     private let verbs = Mutex<[String: AdminSocket.Verb]>([:])
     private let connections = Atomic(0)
+    let timeLimit: TimeAmount
+
+    init(timeLimit: TimeAmount) { self.timeLimit = timeLimit }
 
     func set(_ name: String, _ verb: @escaping AdminSocket.Verb) { verbs.withLock { $0[name] = verb } }
 
@@ -137,7 +143,7 @@ private final class AdminHandler: ChannelInboundHandler {
     func channelActive(context: ChannelHandlerContext) {
         let channel = context.channel
         guard verbs.enter(), let socket = channel as? any SocketOptionProvider else { return channel.close(promise: nil) }
-        timeout = context.eventLoop.scheduleTask(in: AdminSocket.timeLimit) { channel.close(promise: nil) }
+        timeout = context.eventLoop.scheduleTask(in: verbs.timeLimit) { channel.close(promise: nil) }
         let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
         let credentials: EventLoopFuture<PeerCredentials> = socket.unsafeGetSocketOption(
             level: NIOBSDSocket.OptionLevel(rawValue: SOL_SOCKET), name: NIOBSDSocket.Option(rawValue: SO_PEERCRED))
@@ -184,8 +190,11 @@ private final class AdminHandler: ChannelInboundHandler {
 package enum AdminClient {
     package static let maximumAnswer = 16 << 20
 
-    /// Asks the process that holds `path`. Fails after `AdminSocket.timeLimit`, twice over.
-    package static func ask(_ request: AdminRequest, at path: String, group: any EventLoopGroup) async throws -> [UInt8] {
+    /// Asks the process that holds `path`.
+    /// - Parameter timeLimit: for the connection and for the answer, each.
+    package static func ask(
+        _ request: AdminRequest, at path: String, group: any EventLoopGroup, timeLimit: TimeAmount = .seconds(10)
+    ) async throws -> [UInt8] {
         guard path.utf8.count <= AdminSocket.maximumPath else {
             throw AdminFault(error: "the path \(LogText.escape(path)) is longer than \(AdminSocket.maximumPath) bytes")
         }
@@ -200,13 +209,13 @@ package enum AdminClient {
                         try channel.pipeline.syncOperations.addHandler(AnswerHandler(promise: promise))
                     }
                 }
-                .connectTimeout(AdminSocket.timeLimit)
+                .connectTimeout(timeLimit)
                 .connect(unixDomainSocketPath: path).get()
         } catch {
             promise.fail(error)
             throw error
         }
-        let timeout = loop.scheduleTask(in: .seconds(10)) { channel.close(promise: nil) }
+        let timeout = loop.scheduleTask(in: timeLimit) { channel.close(promise: nil) }
         defer { timeout.cancel() }
         channel.writeAndFlush(ByteBuffer(bytes: bytes), promise: nil)
         let answer = try await promise.futureResult.get()

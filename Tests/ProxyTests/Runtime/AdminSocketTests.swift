@@ -7,15 +7,17 @@ import Testing
 @Suite struct AdminSocketTests {
     private let temporary = TemporaryDirectory()
     private let group = MultiThreadedEventLoopGroup.singleton
+    /// The other tests may keep every core busy for a while.
+    private let patience = TimeAmount.minutes(1)
     private var path: String { temporary.file("admin.sock") }
 
     private func ask(_ request: AdminRequest) async throws -> String {
-        String(decoding: try await AdminClient.ask(request, at: path, group: group), as: UTF8.self)
+        String(decoding: try await AdminClient.ask(request, at: path, group: group, timeLimit: patience), as: UTF8.self)
     }
 
     @Test("a verb is answered, on a socket of mode 0600; an unknown one is refused by name")
     func verbs() async throws {
-        let socket = try await AdminSocket.start(path: path, group: group)
+        let socket = try await AdminSocket.start(path: path, group: group, timeLimit: patience)
         socket.register("echo") { Array("{\"said\":\"\($0.arguments?["text"] ?? "")\"}".utf8) }
         socket.register("fail") { _ in throw AdminFault(error: "no") }
         #expect(TemporaryDirectory.mode(path) == 0o600)
@@ -34,14 +36,14 @@ import Testing
         close(dead)
         #expect(bound == 0)
         #expect(SystemFiles.exists(path))
-        let live = try await AdminSocket.start(path: path, group: group)
-        await #expect(throws: AdminFault.self) { try await AdminSocket.start(path: path, group: group) }
+        let live = try await AdminSocket.start(path: path, group: group, timeLimit: patience)
+        await #expect(throws: AdminFault.self) { try await AdminSocket.start(path: path, group: group, timeLimit: patience) }
         await live.close()
     }
 
     @Test("garbage is answered with an error and endless requests are cut off")
     func garbage() async throws {
-        let socket = try await AdminSocket.start(path: path, group: group)
+        let socket = try await AdminSocket.start(path: path, group: group, timeLimit: patience)
         #expect(try await raw(Array("not json\n".utf8)).contains("error"))
         #expect(try await raw([0xFF, 0x00, 0x0A]).contains("error"))
         #expect(try await raw([UInt8](repeating: 0x20, count: AdminSocket.maximumRequest + 1)) == "")
