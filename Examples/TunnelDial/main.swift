@@ -1,4 +1,5 @@
 // Sends an HTTP request through WireGuard and prints the answer: TunnelDial wg.conf 10.1.0.2:80
+// The peer in the file needs an Endpoint: without one it has to begin, and connect gives up after 3 s.
 import FoundationEssentials
 import Inet
 import NIOCore
