@@ -6,10 +6,14 @@ import NIOHTTP1
 /// fields of the request: they carry passwords and cookies. Never the query, which carries tokens.
 struct AccessLog {
     private let logger: Logger
+    private let budget: LogBudget
+    private let eventLoop: any EventLoop
     let isDebug: Bool
 
-    init(_ logger: Logger) {
+    init(_ logger: Logger, budget: LogBudget, eventLoop: any EventLoop) {
         self.logger = logger
+        self.budget = budget
+        self.eventLoop = eventLoop
         isDebug = logger.logLevel <= .debug
     }
 
@@ -32,13 +36,22 @@ struct AccessLog {
             ])
     }
 
-    func notFound(host: String) { logger.warning("Tunnel not found", metadata: ["domain": "\(LogText.escape(host))"]) }
+    func notFound(host: String) { write(.notFound, .warning, "Tunnel not found", ["domain": "\(LogText.escape(host))"]) }
 
-    func disabled(host: String) { logger.warning("Tunnel disabled", metadata: ["domain": "\(LogText.escape(host))"]) }
+    func disabled(host: String) { write(.disabled, .warning, "Tunnel disabled", ["domain": "\(LogText.escape(host))"]) }
 
     func proxyError(_ route: Route, _ error: String) {
-        logger.error(
-            "Proxy error", metadata: ["domain": "\(route.domain)", "agentIP": "\(route.agentIP)", "error": "\(LogText.escape(error))"])
+        write(
+            .proxyError, .error, "Proxy error",
+            ["domain": "\(route.domain)", "agentIP": "\(route.agentIP)", "error": "\(LogText.escape(error))"])
+    }
+
+    /// What any client can cause at any rate.
+    private func write(_ kind: LogBudget.Kind, _ level: Logger.Level, _ message: Logger.Message, _ metadata: Logger.Metadata) {
+        guard logger.logLevel <= level, case .write(let omitted) = budget.take(kind, now: eventLoop.now) else { return }
+        var metadata = metadata
+        if omitted > 0 { metadata["omitted"] = .stringConvertible(omitted) }
+        logger.log(level: level, message, metadata: metadata)
     }
 
     private static func path(_ target: String) -> String {

@@ -78,7 +78,7 @@ final class ProxyHandler: ChannelDuplexHandler, RemovableChannelHandler, ClockWa
         self.loop = loop
         self.identity = identity
         self.coverage = coverage
-        log = AccessLog(service.logger)
+        log = AccessLog(service.logger, budget: service.logBudget, eventLoop: loop.eventLoop)
         writer = ResponseWriter(allocator: allocator)
     }
 

@@ -22,6 +22,7 @@ package final class ProxyService: Sendable {
     package let limits: ProxyLimits
     package let logger: Logger
     let router: any RequestRouter
+    let logBudget = LogBudget()
     private let connector: UpstreamConnector
     private let loops = Mutex<[ObjectIdentifier: NIOLoopBound<ProxyLoop>]>([:])
     private let requestIDs: Atomic<UInt64>
