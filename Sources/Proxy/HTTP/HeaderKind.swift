@@ -1,7 +1,7 @@
 /// The header fields that a proxy has to know; everything else passes.
 enum HeaderKind: UInt8 {
     case other
-    case host, contentLength, transferEncoding, connection, te, upgrade, expect, webSocketVersion, webSocketKey
+    case host, contentLength, transferEncoding, connection, proxyConnection, te, upgrade, expect, webSocketVersion, webSocketKey
     /// Meant for one hop only, and of no use to us: RFC 9110 §7.6.1.
     case hopByHop
     /// Said by a proxy about the client: a client's own word is not passed on.
@@ -29,7 +29,7 @@ enum HeaderKind: UInt8 {
         case 14:
             if matches(name, "content-length") { return .contentLength }
             if matches(name, "http2-settings") { return .hopByHop }
-        case 16 where matches(name, "proxy-connection"): return .hopByHop
+        case 16 where matches(name, "proxy-connection"): return .proxyConnection
         case 17:
             if matches(name, "transfer-encoding") { return .transferEncoding }
             if matches(name, "sec-websocket-key") { return .webSocketKey }
@@ -62,6 +62,15 @@ enum HeaderTokens {
         value.utf8.split(separator: UInt8(ascii: ",")).compactMap { part in
             let token = trimmed(Substring(part))
             return token.isEmpty ? nil : token.lowercased()
+        }
+    }
+
+    /// Whether a `Connection` value names `upgrade` so that NIO's parser sees it, too, which takes no tab for a blank. If it did not
+    /// stop there, what follows would leave it as parsed messages in the midst of a relay of bytes.
+    static func namesUpgrade(_ value: String) -> Bool {
+        value.utf8.split(separator: UInt8(ascii: ",")).contains { part in
+            guard let start = part.firstIndex(where: { $0 != 0x20 }), let end = part.lastIndex(where: { $0 != 0x20 }) else { return false }
+            return Substring(part[start...end]).lowercased() == "upgrade"
         }
     }
 

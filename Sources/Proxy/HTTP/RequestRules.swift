@@ -18,7 +18,7 @@ package struct CheckedRequest {
     package var keepAlive: Bool
     /// A WebSocket handshake that may be passed on.
     package var wantsWebSocket: Bool
-    /// NIO's parser stops behind a request with any `Upgrade`: this connection cannot carry another one.
+    /// NIO's parser stops behind a request with `Upgrade` that `Connection` or `Proxy-Connection` names: the connection carries no other one.
     package var endsParsing: Bool
     package var expectsContinue: Bool
     package var acceptsTrailers: Bool
@@ -54,6 +54,8 @@ package enum RequestRules {
         var length: Int?
         var isChunked = false
         var connection: [String] = []
+        var namesUpgrade = false
+        var stopsParser = false
         var upgrade: String?
         var expect: String?
         var hasTE = false
@@ -79,7 +81,10 @@ package enum RequestRules {
                         .init(RequestRefusal(status: .notImplemented, reason: "only the chunked transfer coding is understood")))
                 }
                 isChunked = true
-            case .connection: connection += HeaderTokens.list(value)
+            case .connection:
+                connection += HeaderTokens.list(value)
+                if HeaderTokens.namesUpgrade(value) { namesUpgrade = true }
+            case .proxyConnection: if HeaderTokens.list(value).contains("upgrade") { stopsParser = true }
             case .te:
                 hasTE = true
                 if HeaderTokens.list(value).contains("trailers") { acceptsTrailers = true }
@@ -104,9 +109,9 @@ package enum RequestRules {
         guard let (target, authority) = requestTarget(head, host: host ?? "") else { return .failure(.init(.bad("bad request target"))) }
 
         let framing: CheckedRequest.Framing = isChunked ? .chunked : length.map { .length($0) } ?? .none
-        let asksUpgrade = upgrade != nil && connection.contains("upgrade")
+        let endsParsing = upgrade != nil && (stopsParser || connection.contains("upgrade"))
         let wantsWebSocket =
-            asksUpgrade && head.method == .GET && !isHTTP10 && (framing == .none || framing == .length(0)) && hasWebSocketKey
+            namesUpgrade && head.method == .GET && !isHTTP10 && (framing == .none || framing == .length(0)) && hasWebSocketKey
             && webSocketVersion == "13" && HeaderTokens.equals(upgrade ?? "", "websocket")
         let named = connection.filter { !ours.contains($0) }
         if !named.isEmpty { fields.removeAll { field in named.contains(field.0.lowercased()) } }
@@ -121,7 +126,7 @@ package enum RequestRules {
         return .success(
             CheckedRequest(
                 method: head.method, target: target, authority: authority, framing: framing, isHTTP10: isHTTP10,
-                keepAlive: keepAlive && !asksUpgrade, wantsWebSocket: wantsWebSocket, endsParsing: asksUpgrade,
+                keepAlive: keepAlive && !endsParsing, wantsWebSocket: wantsWebSocket, endsParsing: endsParsing,
                 expectsContinue: expectsContinue, acceptsTrailers: hasTE && acceptsTrailers, fields: fields))
     }
 

@@ -32,6 +32,7 @@ package enum ResponseFault: String, Error, Sendable, CaseIterable {
     case controlCharacter = "control character in a response field"
     case unaskedUpgrade = "response 101 that was not asked for"
     case tooManyInformational = "too many 1xx responses"
+    case badStatus = "response with a status that is no status"
     case unexpectedPart = "response out of order"
 }
 
@@ -43,7 +44,9 @@ package enum ResponseRules {
         var length: Int?
         var isChunked = false
         var connection: [String] = []
+        var namesUpgrade = false
         var upgrade: String?
+        guard head.status.code >= 100 else { return .failure(.badStatus) }
         for (name, value) in head.headers {
             if RequestRules.containsControl(value) { return .failure(.controlCharacter) }
             switch HeaderKind(name) {
@@ -54,9 +57,11 @@ package enum ResponseRules {
             case .transferEncoding:
                 guard !isChunked, HeaderTokens.equals(value, "chunked") else { return .failure(.unknownTransferEncoding) }
                 isChunked = true
-            case .connection: connection += HeaderTokens.list(value)
+            case .connection:
+                connection += HeaderTokens.list(value)
+                if HeaderTokens.namesUpgrade(value) { namesUpgrade = true }
             case .upgrade: upgrade = value
-            case .hopByHop, .te: break
+            case .hopByHop, .proxyConnection, .te: break
             case .other, .host, .expect, .webSocketKey, .webSocketVersion, .forwarded, .dangerous: fields.append((name, value))
             }
         }
@@ -73,7 +78,7 @@ package enum ResponseRules {
         return .success(
             CheckedResponse(
                 status: head.status, framing: framing, keepAlive: keepAlive && framing != .untilClose,
-                acceptsWebSocket: code == 101 && connection.contains("upgrade") && HeaderTokens.equals(upgrade ?? "", "websocket"),
+                acceptsWebSocket: code == 101 && namesUpgrade && HeaderTokens.equals(upgrade ?? "", "websocket"),
                 fields: fields, statedLength: code == 204 || code < 200 ? nil : length))
     }
 }

@@ -91,6 +91,36 @@ import Testing
         #expect(!proxy.client.isActive)
     }
 
+    // NIO's parser goes on behind such a field: what follows would come to the relay as messages, a wrong type that traps.
+    @Test("a 101 whose Connection only we would understand is refused")
+    func tabInResponse() throws {
+        let proxy = try EmbeddedProxy()
+        try proxy.send(Self.handshake)
+        try proxy.respond(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\t, x\r\n\r\n"
+                + "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        proxy.loop.run()
+        #expect(try proxy.received().hasPrefix("HTTP/1.1 502 "))
+    }
+
+    @Test("a handshake whose Connection only we would understand goes on without")
+    func tabInRequest() throws {
+        let proxy = try EmbeddedProxy()
+        try proxy.send(Self.handshake.replacing("Connection: keep-alive, Upgrade", with: "Connection: Upgrade\t, x"))
+        #expect(try !proxy.forwarded().contains("Upgrade"))
+        try proxy.respond(Self.accept)
+        #expect(try proxy.received().hasPrefix("HTTP/1.1 502 "))
+    }
+
+    @Test("a request with Upgrade is the last of its connection, by whatever field it asks", arguments: ["Connection", "Proxy-Connection"])
+    func lastRequest(_ field: String) throws {
+        let proxy = try EmbeddedProxy()
+        try proxy.send("GET / HTTP/1.1\r\nHost: app.example.com\r\nUpgrade: h2c\r\n\(field): Upgrade\r\n\r\n")
+        try proxy.respond("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        #expect(try proxy.received() == "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        #expect(!proxy.client.isActive)
+    }
+
     @Test(
         "whatever else asks for an upgrade goes on without",
         arguments: [
