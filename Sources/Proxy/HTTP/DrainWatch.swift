@@ -45,7 +45,8 @@ final class DrainWatch: ClockWatcher {
         }
     }
 
-    private static func buffered(_ channel: any Channel) -> Int {
-        (try? channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
+    /// Bytes that the system has not taken yet.
+    static func buffered(_ channel: (any Channel)?) -> Int {
+        (try? channel?.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
     }
 }

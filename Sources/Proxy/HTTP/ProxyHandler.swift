@@ -60,7 +60,8 @@ final class ProxyHandler: ChannelDuplexHandler, RemovableChannelHandler, ClockWa
     var keepsAlive = true
     var isInputClosed = false
     var needsUpstreamFlush = false
-    private var queue = CircularBuffer<Pipelined>(initialCapacity: 0)
+    var isOutputClosed = false
+    var queue = CircularBuffer<Pipelined>(initialCapacity: 0)
     private var isEmptyingQueue = false
     private var isReadHeld = false
     private var hasReadPart = false
@@ -94,7 +95,11 @@ final class ProxyHandler: ChannelDuplexHandler, RemovableChannelHandler, ClockWa
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        hasReadPart = true
+        switch phase {
+        // Without its decoder the pipeline brings plain bytes.
+        case .lingering, .relaying, .closed: return
+        case .idle, .exchanging: hasReadPart = true
+        }
         let part = unwrapInboundIn(data)
         if queue.isEmpty, mayReceive { receive(part) } else { queue.append(.part(part)) }
     }
@@ -114,6 +119,10 @@ final class ProxyHandler: ChannelDuplexHandler, RemovableChannelHandler, ClockWa
     func channelWritabilityChanged(context: ChannelHandlerContext) {
         upstream?.setReadPaused(!context.channel.isWritable)
         if case .bodyIdle = timer { setTimer(.bodyIdle) }
+        if context.channel.isWritable {
+            emptyQueue()
+            updateGate()
+        }
         context.fireChannelWritabilityChanged()
     }
 
@@ -125,7 +134,9 @@ final class ProxyHandler: ChannelDuplexHandler, RemovableChannelHandler, ClockWa
             case .exchanging where exchange.isRequestComplete: break
             case .lingering:
                 DrainWatch.start(context.channel, clock: loop.clock, stall: service.limits.bodyIdle) { [weak self] in self?.close() }
-            case .exchanging, .idle: close()
+            // Requests that wait for room are still answered.
+            case .idle: if queue.isEmpty { linger() }
+            case .exchanging: close()
             case .relaying, .closed: context.fireUserInboundEventTriggered(event)
             }
         case is ChannelShouldQuiesceEvent:
@@ -170,6 +181,8 @@ final class ProxyHandler: ChannelDuplexHandler, RemovableChannelHandler, ClockWa
         case (.responseHead, .exchanging): fail("no response in time", .gatewayTimeout)
         case (.bodyIdle, .exchanging) where exchange.isRequestComplete: fail("response stalled", .gatewayTimeout)
         case (.bodyIdle, .exchanging): fail("request stalled", .requestTimeout)
+        case (.keepAlive, .idle) where DrainWatch.buffered(context?.channel) > 0: linger()
+        case (.linger, .lingering) where !isOutputClosed && DrainWatch.buffered(context?.channel) > 0: setTimer(.linger)
         case (.header, _), (.keepAlive, _), (.connect, _), (.responseHead, _), (.bodyIdle, _), (.linger, _): close()
         }
     }
@@ -303,39 +316,11 @@ final class ProxyHandler: ChannelDuplexHandler, RemovableChannelHandler, ClockWa
         flushUpstream()
     }
 
-    /// Closes without a reset overtaking the answer: our side first, then the rest after the client's close or a short time.
-    func linger() {
-        flushClient()
-        guard let context else { return }
-        phase = .lingering
-        queue.removeAll()
-        timer = .linger
-        deadline = .distantFuture
-        let stall = service.limits.bodyIdle
-        guard !isInputClosed else {
-            return DrainWatch.start(context.channel, clock: loop.clock, stall: stall) { [weak self] in self?.close() }
-        }
-        let promise = context.eventLoop.makePromise(of: Void.self)
-        promise.futureResult.assumeIsolated().whenComplete { [weak self] result in
-            switch result {
-            case .success: self?.setTimer(.linger)
-            case .failure: self?.close()
-            }
-        }
-        context.close(mode: .output, promise: promise)
-        DrainWatch.start(context.channel, clock: loop.clock, stall: stall) {}
-        updateGate()
-    }
-
-    func close() {
-        flushClient()
-        context?.close(promise: nil)
-    }
-
     private var mayReceive: Bool {
         switch phase {
         case .exchanging: !exchange.isRequestComplete
-        case .idle, .lingering, .relaying, .closed: true
+        case .idle: isClientWritable
+        case .lingering, .relaying, .closed: true
         }
     }
 
@@ -345,9 +330,13 @@ final class ProxyHandler: ChannelDuplexHandler, RemovableChannelHandler, ClockWa
             if exchange.isRequestComplete { return false }
             if case .answered = exchange.state { return true }
             return upstream?.isWritable ?? !exchange.facts.hasBody
-        case .idle, .lingering, .relaying, .closed: return true
+        // A client that takes no answers gets no more of them.
+        case .idle: return isClientWritable
+        case .lingering, .relaying, .closed: return true
         }
     }
+
+    private var isClientWritable: Bool { context?.channel.isWritable ?? true }
 
     func updateGate() {
         guard isReadHeld, mayRead else { return }

@@ -32,8 +32,10 @@ import Testing
     @Test("a connection taken while the client takes nothing starts held back")
     func slowFromTheStart() throws {
         let proxy = try EmbeddedProxy()
-        setWritable(false, proxy.client)
+        proxy.answerConnects(.wait)
         try proxy.send("GET /a HTTP/1.1\r\nHost: app.example.com\r\n\r\n")
+        setWritable(false, proxy.client)
+        try proxy.completeConnect()
         let upstream = try proxy.upstream()
         let before = try readCount(upstream)
         upstream.read()
@@ -64,5 +66,32 @@ import Testing
         #expect(proxy.clientReads.count == before)
         try proxy.respond("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         #expect(proxy.clientReads.count == before + 1)
+    }
+
+    @Test("a client that sends requests and takes no answers gets no more of them until it does")
+    func answersWithoutReader() throws {
+        let proxy = try EmbeddedProxy()
+        let lost = "GET / HTTP/1.1\r\nHost: nobody.example.com\r\n\r\n"
+        setWritable(false, proxy.client)
+        let before = proxy.clientReads.count
+        proxy.client.read()
+        #expect(proxy.clientReads.count == before)
+        try proxy.send(lost + lost)
+        #expect(try proxy.received() == "")
+        setWritable(true, proxy.client)
+        #expect(try proxy.received().ranges(of: "Tunnel not found").count == 2)
+        #expect(proxy.clientReads.count == before + 1)
+    }
+
+    @Test("requests that wait for room are answered although the client has ended its side")
+    func endBehindQueue() throws {
+        let proxy = try EmbeddedProxy()
+        setWritable(false, proxy.client)
+        try proxy.send("GET / HTTP/1.1\r\nHost: nobody.example.com\r\n\r\n")
+        proxy.client.pipeline.fireUserInboundEventTriggered(ChannelEvent.inputClosed)
+        #expect(proxy.client.isActive)
+        setWritable(true, proxy.client)
+        #expect(try proxy.received().contains("Tunnel not found"))
+        #expect(!proxy.client.isActive)
     }
 }

@@ -152,6 +152,23 @@ import Testing
         }
     }
 
+    @Test("a client that stalls within the TLS handshake is cut off")
+    func stalledHandshake() async throws {
+        let front = SingleCertificateFront(context: try TestCertificate.serverContext(), coverage: CoveredHosts(hosts: []))
+        var limits = ProxyLimits()
+        limits.header = .milliseconds(50)
+        limits.linger = .milliseconds(50)
+        limits.clockInterval = .milliseconds(10)
+        let gateway = try await net.gateway(to: 1, kind: .https(front), limits: limits)
+        let client = try await net.client(gateway.port)
+        try await client.executeThenClose { inbound, outbound in
+            // The head of a record that never comes.
+            try await outbound.write(ByteBuffer(bytes: [22, 3, 1, 2, 0]))
+            var iterator = inbound.makeAsyncIterator()
+            while (try? await iterator.next()) != nil {}
+        }
+    }
+
     @Test("the plain port redirects what has a tunnel, byte-exact, and knows nothing else")
     func redirect() async throws {
         let router = Router(
