@@ -49,6 +49,12 @@ extension InterfaceLoop {
         return status
     }
 
+    func receivedBytes(fromPeerOwning address: IPAddress) -> UInt64 {
+        withCore { core, now in
+            core.device.peer(owning: address).flatMap { core.device.status(of: $0, now: now)?.receivedBytes } ?? 0
+        }
+    }
+
     func publicEvent(_ event: DeviceEvent) -> WireGuardInterface.PeerEvent? {
         func key(_ id: PeerID) -> PublicKey? { withCore { core, _ in core.device.status(of: id)?.publicKey } }
         switch event {

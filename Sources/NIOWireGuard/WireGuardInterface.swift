@@ -178,6 +178,11 @@ public final class WireGuardInterface: @unchecked Sendable {
         eventLoop.submit { self.interfaceLoop.status() }
     }
 
+    /// Bytes that came from the peer whose allowed IPs hold `address`; 0 if nobody does. Cheap, unlike ``status()``.
+    public func receivedBytes(fromPeerOwning address: IPAddress) -> EventLoopFuture<UInt64> {
+        eventLoop.submit { self.interfaceLoop.receivedBytes(fromPeerOwning: address) }
+    }
+
     /// Resets every connection and closes the sockets. Keys are wiped. Completes when every channel has closed, so the loops of
     /// all channels must still run.
     ///

@@ -9,6 +9,7 @@ import TCPStack
 package final class TunnelConnector: Sendable {
     private let interface: WireGuardInterface
     private let patience: AgentPatience
+    private let inquiries: AgentInquiries
     private let clocks = Mutex<[ObjectIdentifier: NIOLoopBound<ConnectionClock>]>([:])
     /// Agents that fell silent, and when: a retry of the same request must not wait for them again.
     private let silent = Mutex<[IPAddress: NIODeadline]>([:])
@@ -16,6 +17,9 @@ package final class TunnelConnector: Sendable {
     package init(interface: WireGuardInterface, patience: AgentPatience = AgentPatience()) {
         self.interface = interface
         self.patience = patience
+        inquiries = AgentInquiries(eventLoop: interface.eventLoop, memory: patience.silence) { remote, source in
+            interface.isAnswering(remote, source, within: patience.answer)
+        }
     }
 
     package var connector: UpstreamConnector {
@@ -31,7 +35,7 @@ package final class TunnelConnector: Sendable {
         return interface.connect(to: remote, from: target.source, on: eventLoop) { channel in
             channel.eventLoop.makeCompletedFuture {
                 let watch = AgentWatch(
-                    interface: self.interface, remote: remote, source: target.source, patience: self.patience,
+                    inquiries: self.inquiries, remote: remote, source: target.source, patience: self.patience,
                     clock: self.clock(of: channel.eventLoop)
                 ) { self.markSilent(address) }
                 try channel.pipeline.syncOperations.addHandler(watch)
@@ -104,7 +108,7 @@ final class AgentWatch: ChannelDuplexHandler, RemovableChannelHandler, ClockWatc
     typealias OutboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
 
-    private let interface: WireGuardInterface
+    private let inquiries: AgentInquiries
     private let remote: SocketEndpoint
     private let source: IPAddress?
     private let patience: AgentPatience
@@ -116,10 +120,10 @@ final class AgentWatch: ChannelDuplexHandler, RemovableChannelHandler, ClockWatc
     private var written = 0
 
     init(
-        interface: WireGuardInterface, remote: SocketEndpoint, source: IPAddress?, patience: AgentPatience, clock: ConnectionClock,
+        inquiries: AgentInquiries, remote: SocketEndpoint, source: IPAddress?, patience: AgentPatience, clock: ConnectionClock,
         onSilence: @escaping () -> Void
     ) {
-        self.interface = interface
+        self.inquiries = inquiries
         self.remote = remote
         self.source = source
         self.patience = patience
@@ -163,14 +167,8 @@ final class AgentWatch: ChannelDuplexHandler, RemovableChannelHandler, ClockWatc
         guard let eventLoop = context?.eventLoop else { return }
         // Moved on by the answer; until then long enough not to ask twice.
         deadline = clock.deadline(after: patience.pause)
-        let (interface, address) = (interface, remote.address)
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
-        receivedBytes(interface, address).flatMap { [remote, source, patience] before in
-            Self.ask(interface, remote, source, within: patience.answer).flatMap { isAnswered in
-                if isAnswered { return interface.eventLoop.makeSucceededFuture(true) }
-                return receivedBytes(interface, address).map { $0 != before }
-            }
-        }.hop(to: eventLoop).whenComplete { result in
+        inquiries.ask(remote, from: source).hop(to: eventLoop).whenComplete { result in
             if case .success(true) = result { return }
             bound.value.giveUp()
         }
@@ -182,30 +180,6 @@ final class AgentWatch: ChannelDuplexHandler, RemovableChannelHandler, ClockWatc
         onSilence()
         context.fireErrorCaught(UpstreamFailure.unreachable("the agent has fallen silent"))
         context.triggerUserOutboundEvent(WireGuardChannel.AbortEvent(), promise: nil)
-    }
-
-    /// Whether somebody is there: a refusal is an answer.
-    private static func ask(
-        _ interface: WireGuardInterface, _ remote: SocketEndpoint, _ source: IPAddress?, within limit: Duration
-    ) -> EventLoopFuture<Bool> {
-        var options = ConnectionOptions.tunnelDefault
-        options.connectTimeout = limit
-        return interface.connect(to: remote, from: source, options: options) { $0.eventLoop.makeSucceededVoidFuture() }.map { channel in
-            channel.close(promise: nil)
-            return true
-        }.flatMapErrorThrowing { error in
-            switch error as? TunnelError {
-            case .refused, .reset: true
-            case .timedOut, .unreachable, .aborted, .noSourceAddress, .unavailable, .interfaceClosed, nil: false
-            }
-        }
-    }
-}
-
-/// What the peer that holds `address` has sent in all.
-private func receivedBytes(_ interface: WireGuardInterface, _ address: IPAddress) -> EventLoopFuture<UInt64> {
-    interface.status().map { status in
-        status.peers.first { peer in peer.allowedIPs.contains { $0.contains(address) } }?.receivedBytes ?? 0
     }
 }
 
