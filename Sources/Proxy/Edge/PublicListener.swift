@@ -33,6 +33,11 @@ package final class PublicListener: Sendable {
                 }
             }
             .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+            // A WebSocket has no time limit: a client that vanished is found out by the system, within 2 min.
+            .childChannelOption(.socketOption(.so_keepalive), value: 1)
+            .childChannelOption(.tcpOption(keepaliveIdle), value: 60)
+            .childChannelOption(.tcpOption(keepaliveInterval), value: 15)
+            .childChannelOption(.tcpOption(keepaliveCount), value: 4)
             .childChannelOption(.allowRemoteHalfClosure, value: true)
             .childChannelOption(.writeBufferWaterMark, value: .init(low: 64 * 1024, high: 128 * 1024))
             .childChannelInitializer { channel in
@@ -103,6 +108,11 @@ package final class PublicListener: Sendable {
             try channel.pipeline.syncOperations.addHandler(handler)
         }
     }
+
+    // Linux numbers, linux/tcp.h; NIO has no names for them.
+    private static let keepaliveIdle = NIOBSDSocket.Option(rawValue: 4)
+    private static let keepaliveInterval = NIOBSDSocket.Option(rawValue: 5)
+    private static let keepaliveCount = NIOBSDSocket.Option(rawValue: 6)
 
     private final class Connections: Sendable {
         let all = Mutex<[ObjectIdentifier: any Channel]>([:])

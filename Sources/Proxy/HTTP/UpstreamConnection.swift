@@ -27,7 +27,8 @@ final class UpstreamConnection: ChannelDuplexHandler, RemovableChannelHandler {
     private var lastError: (any Error)?
     private var isReadPaused = false
     private var isReadHeld = false
-    private(set) var isReused = false
+    /// It has waited in the pool, where the upstream may have closed it.
+    var isReused = false
     var idleSince = NIODeadline.uptimeNanoseconds(0)
 
     init(target: UpstreamTarget, pool: UpstreamPool) {
@@ -107,7 +108,6 @@ final class UpstreamConnection: ChannelDuplexHandler, RemovableChannelHandler {
         case .finishing(let reuse):
             if reuse, context.channel.isActive {
                 phase = .idle
-                isReused = true
                 setReadPaused(false)
                 pool.put(self)
             } else {

@@ -51,6 +51,7 @@ final class UpstreamPool: ClockWatcher {
         guard idleCount < limits.poolIdleTotal, idle[connection.target]?.count ?? 0 < limits.poolIdlePerTarget else {
             return connection.closeIdle()
         }
+        connection.isReused = true
         connection.idleSince = clock.now
         idle[connection.target, default: []].append(connection)
         idleCount += 1
