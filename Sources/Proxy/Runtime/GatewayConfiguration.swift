@@ -157,7 +157,7 @@ package struct GatewayConfiguration: Sendable {
         if !interface.peers.contains(where: { peer in peer.allowedIPs.contains { $0.contains(agent.address) } }) {
             reader.report.warnings.append(
                 setting.fault(
-                    "no peer's AllowedIPs holds \(agent.address): requests will be answered with 502", fix: "add it to the agent's [Peer]"))
+                    "no peer's AllowedIPs holds \(agent.address): requests will be answered with 503", fix: "add it to the agent's [Peer]"))
         }
         routes.append(
             TunnelConfig(
