@@ -18,11 +18,16 @@ guard CommandLine.arguments.count == 3, let remote = SocketEndpoint(CommandLine.
     print("usage: TunnelDial WG-QUICK-FILE VIRTUAL-IP:PORT")
     exit(2)
 }
-let file = try String(contentsOfFile: CommandLine.arguments[1], encoding: .utf8)
-let interface = try await WireGuardInterface.start(.init(wgQuick: file), on: MultiThreadedEventLoopGroup.singleton.next()).get()
-let channel = try await interface.connect(to: remote) { channel in
-    channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(Printer()) }
-}.get()
-try await channel.writeAndFlush(ByteBuffer(string: "GET / HTTP/1.0\r\nHost: app.example.com\r\n\r\n")).get()
-try await channel.closeFuture.get()
-try await interface.close().get()
+do {
+    let file = try String(contentsOfFile: CommandLine.arguments[1], encoding: .utf8)
+    let interface = try await WireGuardInterface.start(.init(wgQuick: file), on: MultiThreadedEventLoopGroup.singleton.next()).get()
+    let channel = try await interface.connect(to: remote) { channel in
+        channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(Printer()) }
+    }.get()
+    try await channel.writeAndFlush(ByteBuffer(string: "GET / HTTP/1.0\r\nHost: app.example.com\r\n\r\n")).get()
+    try await channel.closeFuture.get()
+    try await interface.close().get()
+} catch {
+    print("\(remote): \(error)")
+    exit(1)
+}

@@ -28,7 +28,7 @@ public struct StackConfiguration: Sendable {
     public var keepalive: Duration?
     /// Unanswered keepalive probes after which a connection dies.
     public var keepaliveProbes = 4
-    /// The longest that an ACK waits for company: at most 500 ms (RFC 9293 MUST-59).
+    /// The longest that an ACK waits for company: at most 500 ms (RFC 9293 MUST-40).
     public var delayedAcknowledgment: Duration = .milliseconds(40)
     /// How long an unused buffer keeps its memory.
     public var bufferIdleTime: Duration = .seconds(1)
