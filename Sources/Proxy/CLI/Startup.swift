@@ -29,6 +29,7 @@ enum Startup {
         // Files and sockets that a running process makes are its owner's alone; a peer that goes away is an error, not a signal.
         umask(0o077)
         signal(SIGPIPE, SIG_IGN)
+        DescriptorLimit.raise()
         LineLogHandler.bootstrap(common, descriptor: logsToStandardError ? STDERR_FILENO : STDOUT_FILENO)
         do {
             try await body()

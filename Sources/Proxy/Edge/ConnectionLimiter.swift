@@ -13,7 +13,10 @@ package final class ConnectionLimiter: Sendable {
     package let maximumPerClient: Int
     private let state = Mutex(State())
 
-    package init(maximum: Int = 8192, maximumPerClient: Int = 1024) {
+    package static let defaultMaximum = 8192
+    package static let defaultMaximumPerClient = 1024
+
+    package init(maximum: Int = defaultMaximum, maximumPerClient: Int = defaultMaximumPerClient) {
         self.maximum = maximum
         self.maximumPerClient = maximumPerClient
     }

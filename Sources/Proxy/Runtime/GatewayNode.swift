@@ -82,7 +82,7 @@ package enum GatewayNode {
         _ configuration: GatewayConfiguration, _ running: RunningInterface, _ router: Router, _ selector: CertificateSelector
     ) async throws -> [PublicListener] {
         let connector = TunnelConnector(interface: running.interface).connector
-        let limiter = ConnectionLimiter()
+        let limiter = ConnectionLimiter(descriptors: DescriptorLimit.raise())
         let firstRequestID = SystemEdges.random.nextUInt64()
         let service = ProxyService(
             mode: .gateway, router: router, connector: connector, firstRequestID: firstRequestID, logger: running.logger)

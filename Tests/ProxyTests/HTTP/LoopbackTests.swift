@@ -287,6 +287,13 @@ import Testing
         #expect(limiter.open == 3)
     }
 
+    @Test("one client cannot take the last descriptor", arguments: [(1024, 896, 448), (1 << 20, 8192, 1024), (0, 16, 8)])
+    func descriptors(limit: Int, maximum: Int, perClient: Int) {
+        let limiter = ConnectionLimiter(descriptors: limit)
+        #expect(limiter.maximum == maximum)
+        #expect(limiter.maximumPerClient == perClient)
+    }
+
     @Test("a port that cannot be bound says what to do")
     func bindErrors() async throws {
         let first = try await net.gateway(to: 1)
