@@ -119,6 +119,10 @@ extension ProxyHandler {
         var length: Int?
         var framing = ResponseWriter.Framing.plain
         switch response.framing {
+        case .none, .chunked, .length(0), .untilClose: upstream?.endsWithBlankLine = true
+        case .length: upstream?.endsWithBlankLine = false
+        }
+        switch response.framing {
         case .none: length = response.statedLength
         case .length(let count): length = count
         case .chunked, .untilClose:

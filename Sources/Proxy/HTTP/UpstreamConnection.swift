@@ -27,6 +27,10 @@ final class UpstreamConnection: ChannelDuplexHandler, RemovableChannelHandler {
     private var lastError: (any Error)?
     private var isReadPaused = false
     private var isReadHeld = false
+    /// The response in hand has no body, or chunks: a blank line is its end.
+    var endsWithBlankLine = false
+    /// The last four bytes received.
+    private var tail: UInt32 = 0
     /// It has waited in the pool, where the upstream may have closed it.
     var isReused = false
     var idleSince = NIODeadline.uptimeNanoseconds(0)
@@ -46,6 +50,7 @@ final class UpstreamConnection: ChannelDuplexHandler, RemovableChannelHandler {
             leftOverBytesStrategy: .forwardBytes, informationalResponseStrategy: .forward, limitConfiguration: limits.decoder)
         let operations = channel.pipeline.syncOperations
         try operations.addHandler(HTTPRequestEncoder(configuration: encoder))
+        try operations.addHandler(SurplusWatch(connection))
         try operations.addHandler(ByteToMessageHandler(decoder))
         try operations.addHandler(connection)
         return connection
@@ -73,7 +78,19 @@ final class UpstreamConnection: ChannelDuplexHandler, RemovableChannelHandler {
     }
 
     /// The response is complete.
-    func finish(reuse: Bool) { phase = .finishing(reuse: reuse) }
+    func finish(reuse: Bool) {
+        // Half a head behind it gives no part, but would become the beginning of the next client's response.
+        let hasSurplus = endsWithBlankLine && tail != 0x0D0A_0D0A
+        phase = .finishing(reuse: reuse && !hasSurplus)
+    }
+
+    /// Bytes that the decoder is about to see.
+    func willDecode(_ bytes: ByteBuffer) {
+        for byte in bytes.readableBytesView.suffix(4) { tail = tail << 8 | UInt32(byte) }
+        guard case .idle = phase else { return }
+        pool.remove(self)
+        closeIdle()
+    }
 
     /// The request is over, the response is not wanted.
     func abandon() {
@@ -162,5 +179,19 @@ final class UpstreamConnection: ChannelDuplexHandler, RemovableChannelHandler {
         case .finishing, .closed: phase = .closed
         }
         context.close(promise: nil)
+    }
+}
+
+/// Stands before the decoder, which does not tell what it keeps.
+private final class SurplusWatch: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+    typealias InboundOut = ByteBuffer
+    private let connection: UpstreamConnection
+
+    init(_ connection: UpstreamConnection) { self.connection = connection }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        connection.willDecode(unwrapInboundIn(data))
+        context.fireChannelRead(data)
     }
 }
