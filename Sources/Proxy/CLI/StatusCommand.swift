@@ -12,7 +12,7 @@ struct StatusCommand: AsyncParsableCommand {
               kakuremichi status --state ./state --json
             """)
 
-    @Option(help: ArgumentHelp("State directory of the process. (default: those of a gateway and an agent of this user)", valueName: "dir"))
+    @Option(help: ArgumentHelp("State directory of the process. (default: those of all roles of this user)", valueName: "dir"))
     var state: String?
 
     @Flag(help: "Prints JSON, one object for each process on a line.")
@@ -21,7 +21,7 @@ struct StatusCommand: AsyncParsableCommand {
     func run() async throws {
         let environment = ConfigurationInput.processEnvironment
         let directories =
-            state.map { [$0] } ?? [.gateway, .agent].compactMap { StateDirectory.defaultPath(role: $0, environment: environment) }
+            state.map { [$0] } ?? Role.allCases.compactMap { StateDirectory.defaultPath(role: $0, environment: environment) }
         guard !directories.isEmpty else { throw CommandFailure("neither XDG_STATE_HOME nor HOME is set; give --state DIR") }
         var found = 0
         for directory in directories {

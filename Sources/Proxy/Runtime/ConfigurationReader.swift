@@ -26,8 +26,10 @@ package enum Role: String, Sendable, CaseIterable {
 
 /// Settings that every role has.
 package struct CommonConfiguration: Sendable, Equatable {
-    /// `nil`: the role keeps no state.
+    /// `nil`: no directory was given, and there is no place for a default one.
     package var stateDirectory: String?
+    /// Whether the directory was named, not taken by default.
+    package var isStateGiven = false
     package var logLevel: Logger.Level
     /// `nil`: text on a terminal, JSON otherwise.
     package var logFormat: LogFormat?
@@ -168,6 +170,7 @@ struct ConfigurationReader {
             }
         }
         result.stateDirectory = stateDirectory()
+        result.isStateGiven = setting(flag: "state", key: "state") != nil
         return result
     }
 
@@ -188,8 +191,8 @@ struct ConfigurationReader {
                 return SystemFiles.resolve(path, besides: setting.file)
             }
         }
-        guard role == .gateway || role == .agent else { return nil }
         if let path = StateDirectory.defaultPath(role: role, environment: input.environment) { return path }
+        guard role == .gateway || role == .agent else { return nil }
         fault(
             ConfigurationFault(
                 .builtIn, key: "--state", "there is no directory for state: neither XDG_STATE_HOME nor HOME is set", fix: "give --state DIR"

@@ -17,10 +17,11 @@ enum DialNode {
         async throws
     {
         let logger = Logger(label: "dial")
-        var state: StateDirectory?
-        if let path = configuration.common.stateDirectory { state = try StateDirectory(path: path) }
+        let state = try StateDirectory.openIfFree(
+            configuration.common.stateDirectory, isGiven: configuration.common.isStateGiven)
         let running = try await RunningInterface(
             role: .dial, common: configuration.common, settings: configuration.interface, warnings: warnings, logger: logger, state: state)
+        running.answerStatus(routes: { [] }, listeners: { [] })
         let result = await Result { try await transfer(running.interface, configuration.interface, destination) }
         await running.stop()
         try result.get()

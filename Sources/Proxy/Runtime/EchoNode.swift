@@ -9,8 +9,8 @@ enum EchoNode {
     static func run(_ configuration: InterfaceOnlyConfiguration, port: UInt16, warnings: [ConfigurationFault]) async throws {
         let logger = Logger(label: "echo")
         let signals = ShutdownSignals()
-        var state: StateDirectory?
-        if let path = configuration.common.stateDirectory { state = try StateDirectory(path: path) }
+        let state = try StateDirectory.openIfFree(
+            configuration.common.stateDirectory, isGiven: configuration.common.isStateGiven)
         let running = try await RunningInterface(
             role: .echo, common: configuration.common, settings: configuration.interface, warnings: warnings, logger: logger, state: state)
         let probe = GatewayProbe(interface: running.interface, logger: logger)

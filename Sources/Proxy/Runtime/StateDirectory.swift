@@ -35,6 +35,13 @@ package final class StateDirectory: Sendable {
         lock = descriptor
     }
 
+    /// For roles of which many processes may run at once: the first has the default directory and answers `status` there, the
+    /// others run without one. A directory that was asked for must be had.
+    package static func openIfFree(_ path: String?, isGiven: Bool) throws(StateDirectoryError) -> StateDirectory? {
+        guard let path else { return nil }
+        return isGiven ? try StateDirectory(path: path) : try? StateDirectory(path: path)
+    }
+
     deinit { close(lock) }
 
     package func file(_ name: String) -> String { "\(path)/\(name)" }

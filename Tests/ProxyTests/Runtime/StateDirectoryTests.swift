@@ -36,6 +36,17 @@ import Testing
         #expect(text.contains("process 12") && text.contains("--state") && text.contains(path))
     }
 
+    @Test("a default directory that another process holds is done without; one that was asked for is not")
+    func openIfFree() throws {
+        let path = temporary.file("s")
+        let first = try StateDirectory.openIfFree(path, isGiven: false)
+        #expect(first?.path == path)
+        #expect(try StateDirectory.openIfFree(path, isGiven: false) == nil)
+        #expect(throws: StateDirectoryError.self) { try StateDirectory.openIfFree(path, isGiven: true) }
+        #expect(try StateDirectory.openIfFree(nil, isGiven: false) == nil)
+        withExtendedLifetime(first) {}
+    }
+
     @Test("links, files and directories open to others are refused")
     func refused() throws {
         let path = temporary.file("real")
