@@ -69,6 +69,9 @@ public struct PrivateKey: ~Copyable, Sendable {
 
     private init(_ bytes: consuming SecretBytes) { self.bytes = bytes }
 
+    /// For the file that reads the other text form.
+    init(hexDecoded bytes: consuming SecretBytes) { self.bytes = bytes }
+
     /// A new key, clamped like those of `wg genkey`.
     public static func generate(using random: RandomSource) -> PrivateKey {
         var bytes = SecretBytes(count: byteCount)
@@ -123,6 +126,9 @@ public struct PresharedKey: ~Copyable, Sendable {
     }
 
     private init(_ bytes: consuming SecretBytes) { self.bytes = bytes }
+
+    /// For the file that reads the other text form.
+    init(hexDecoded bytes: consuming SecretBytes) { self.bytes = bytes }
 
     /// No pre-shared key.
     public static func zero() -> PresharedKey { PresharedKey(SecretBytes(count: byteCount)) }
