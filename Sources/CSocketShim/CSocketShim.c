@@ -70,6 +70,15 @@ int csocket_enable_gro(int fd) {
     return setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof on) < 0 ? -errno : 0;
 }
 
+int csocket_enable_arrival(int fd, int family) {
+    int on = 1;
+    int level = family == 4 ? IPPROTO_IP : IPPROTO_IPV6;
+    if (setsockopt(fd, level, family == 4 ? IP_PKTINFO : IPV6_RECVPKTINFO, &on, sizeof on) < 0) return -errno;
+    return setsockopt(fd, level, family == 4 ? IP_RECVTOS : IPV6_RECVTCLASS, &on, sizeof on) < 0 ? -errno : 0;
+}
+
+int csocket_set_mark(int fd, uint32_t mark) { return setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof mark) < 0 ? -errno : 0; }
+
 static struct cmsghdr *append_cmsg(struct msghdr *message, struct cmsghdr *previous, int level, int type, const void *value, size_t size) {
     struct cmsghdr *header = previous ? CMSG_NXTHDR(message, previous) : CMSG_FIRSTHDR(message);
     header->cmsg_level = level;
@@ -79,11 +88,11 @@ static struct cmsghdr *append_cmsg(struct msghdr *message, struct cmsghdr *previ
     return header;
 }
 
-long csocket_send(int fd, const csocket_endpoint *to, const void *bytes, size_t length, uint16_t segment_size, uint8_t traffic_class) {
+long csocket_send(int fd, const csocket_endpoint *to, const csocket_endpoint *source, const void *bytes, size_t length, uint16_t segment_size, uint8_t traffic_class) {
     struct sockaddr_storage address;
     struct iovec vector = {.iov_base = (void *)bytes, .iov_len = length};
     union {
-        char bytes[CMSG_SPACE(sizeof(uint16_t)) + CMSG_SPACE(sizeof(int))];
+        char bytes[CMSG_SPACE(sizeof(uint16_t)) + CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct in6_pktinfo))];
         struct cmsghdr alignment;
     } control;
     memset(&control, 0, sizeof control);
@@ -96,6 +105,17 @@ long csocket_send(int fd, const csocket_endpoint *to, const void *bytes, size_t 
         last = append_cmsg(&message, last, SOL_UDP, UDP_SEGMENT, &segment_size, sizeof segment_size);
         used += CMSG_SPACE(sizeof segment_size);
     }
+    if (source && to->family == 4) {
+        struct in_pktinfo info = {0};
+        memcpy(&info.ipi_spec_dst, source->address, 4);
+        last = append_cmsg(&message, last, IPPROTO_IP, IP_PKTINFO, &info, sizeof info);
+        used += CMSG_SPACE(sizeof info);
+    } else if (source) {
+        struct in6_pktinfo info = {0};
+        memcpy(&info.ipi6_addr, source->address, 16);
+        last = append_cmsg(&message, last, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info);
+        used += CMSG_SPACE(sizeof info);
+    }
     if (traffic_class != 0) {
         int value = traffic_class;
         if (to->family == 4) last = append_cmsg(&message, last, IPPROTO_IP, IP_TOS, &value, sizeof value);
@@ -106,6 +126,75 @@ long csocket_send(int fd, const csocket_endpoint *to, const void *bytes, size_t 
     if (used == 0) message.msg_control = NULL;
     ssize_t sent = sendmsg(fd, &message, MSG_NOSIGNAL);
     return sent < 0 ? -errno : sent;
+}
+
+static void read_cmsg(struct cmsghdr *header, csocket_arrival *arrival) {
+    const unsigned char *data = CMSG_DATA(header);
+    size_t size = header->cmsg_len - CMSG_LEN(0);
+    if (header->cmsg_level == SOL_UDP && header->cmsg_type == UDP_GRO && size >= sizeof(int)) {
+        int value;
+        memcpy(&value, data, sizeof value);
+        if (value > 0 && value <= UINT16_MAX) arrival->segment_size = (uint16_t)value;
+    } else if (header->cmsg_level == IPPROTO_IP && header->cmsg_type == IP_TOS && size >= 1) {
+        arrival->ecn = data[0] & 3;
+    } else if (header->cmsg_level == IPPROTO_IPV6 && header->cmsg_type == IPV6_TCLASS && size >= sizeof(int)) {
+        int value;
+        memcpy(&value, data, sizeof value);
+        arrival->ecn = value & 3;
+    } else if (header->cmsg_level == IPPROTO_IP && header->cmsg_type == IP_PKTINFO && size >= sizeof(struct in_pktinfo)) {
+        struct in_pktinfo info;
+        memcpy(&info, data, sizeof info);
+        arrival->local.family = 4;
+        memcpy(arrival->local.address, &info.ipi_addr, 4);
+    } else if (header->cmsg_level == IPPROTO_IPV6 && header->cmsg_type == IPV6_PKTINFO && size >= sizeof(struct in6_pktinfo)) {
+        struct in6_pktinfo info;
+        memcpy(&info, data, sizeof info);
+        arrival->local.family = 6;
+        memcpy(arrival->local.address, &info.ipi6_addr, 16);
+    }
+}
+
+static void from_sockaddr(const struct sockaddr_storage *from, csocket_endpoint *to) {
+    memset(to, 0, sizeof *to);
+    if (from->ss_family == AF_INET) {
+        const struct sockaddr_in *v4 = (const struct sockaddr_in *)from;
+        to->family = 4;
+        to->port = ntohs(v4->sin_port);
+        memcpy(to->address, &v4->sin_addr, 4);
+    } else if (from->ss_family == AF_INET6) {
+        const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)from;
+        to->family = 6;
+        to->port = ntohs(v6->sin6_port);
+        memcpy(to->address, &v6->sin6_addr, 16);
+    }
+}
+
+int csocket_receive(int fd, void *buffer, size_t stride, int count, csocket_arrival *arrivals) {
+    struct mmsghdr messages[CSOCKET_RECEIVE_MAX];
+    struct iovec vectors[CSOCKET_RECEIVE_MAX];
+    struct sockaddr_storage sources[CSOCKET_RECEIVE_MAX];
+    union {
+        char bytes[2 * CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct in6_pktinfo))];
+        struct cmsghdr alignment;
+    } controls[CSOCKET_RECEIVE_MAX];
+    if (count > CSOCKET_RECEIVE_MAX) count = CSOCKET_RECEIVE_MAX;
+    for (int i = 0; i < count; i++) {
+        vectors[i] = (struct iovec){.iov_base = (char *)buffer + (size_t)i * stride, .iov_len = stride};
+        messages[i].msg_hdr = (struct msghdr){
+            .msg_name = &sources[i], .msg_namelen = sizeof sources[i], .msg_iov = &vectors[i], .msg_iovlen = 1,
+            .msg_control = controls[i].bytes, .msg_controllen = sizeof controls[i].bytes};
+    }
+    int got = recvmmsg(fd, messages, (unsigned)count, MSG_DONTWAIT, NULL);
+    if (got < 0) return -errno;
+    for (int i = 0; i < got; i++) {
+        csocket_arrival *arrival = &arrivals[i];
+        memset(arrival, 0, sizeof *arrival);
+        from_sockaddr(&sources[i], &arrival->source);
+        arrival->length = messages[i].msg_len;
+        struct msghdr *message = &messages[i].msg_hdr;
+        for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header)) read_cmsg(header, arrival);
+    }
+    return got;
 }
 
 int csocket_resolve(const char *host, uint16_t port, csocket_endpoint *found, int capacity) {

@@ -27,16 +27,19 @@ public struct InterfaceConfiguration: Sendable {
         public var allowedIPs: [IPPrefix]
         /// How often to send something when there is nothing to say; `nil` or zero is never.
         public var persistentKeepalive: Duration?
+        /// The last timestamp that was accepted of the peer before a restart; matters when the peer is added.
+        public var lastTimestamp: TAI64N?
 
         public init(
             publicKey: PublicKey, presharedKey: StoredPresharedKey? = nil, endpoint: PeerEndpoint? = nil, allowedIPs: [IPPrefix],
-            persistentKeepalive: Duration? = nil
+            persistentKeepalive: Duration? = nil, lastTimestamp: TAI64N? = nil
         ) {
             self.publicKey = publicKey
             self.presharedKey = presharedKey
             self.endpoint = endpoint
             self.allowedIPs = allowedIPs
             self.persistentKeepalive = persistentKeepalive
+            self.lastTimestamp = lastTimestamp
         }
     }
 
@@ -47,6 +50,10 @@ public struct InterfaceConfiguration: Sendable {
     /// Bytes of the largest inner packet.
     public var mtu: Int
     public var peers: [Peer]
+    /// The mark of all datagrams sent (SO_MARK), for firewalls and routing rules; 0 is none. Takes CAP_NET_ADMIN.
+    public var fwmark: UInt32 = 0
+    /// The greatest timestamp that was sent before a restart, so that peers accept the next one.
+    public var lastSentTimestamp: TAI64N?
 
     public init(privateKey: StoredPrivateKey, addresses: [InterfaceAddress], listenPort: UInt16 = 0, mtu: Int = 1420, peers: [Peer]) {
         self.privateKey = privateKey
@@ -82,6 +89,8 @@ public enum InterfaceError: Error, Equatable, Sendable, CustomStringConvertible 
     case noPrivateKey
     case noAddress
     case bindFailed(port: UInt16, errno: CInt)
+    /// The sockets may not be marked.
+    case markRefused(mark: UInt32, errno: CInt)
 
     public var description: String {
         switch self {
@@ -91,6 +100,8 @@ public enum InterfaceError: Error, Equatable, Sendable, CustomStringConvertible 
             errno == 98
                 ? "UDP port \(port) is in use: choose another ListenPort, or stop the program that holds it"
                 : "UDP port \(port) cannot be bound (errno \(errno)): choose another ListenPort"
+        case .markRefused(let mark, let errno):
+            "the firewall mark \(mark) cannot be set (errno \(errno)): it takes the capability CAP_NET_ADMIN; give it, or leave FwMark out"
         }
     }
 }

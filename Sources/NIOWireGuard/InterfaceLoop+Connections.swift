@@ -5,7 +5,7 @@ import Noise
 import TCPStack
 import WGUserspace
 
-/// The loop's side of connections, listeners and peers.
+/// The loop's side of connections and listeners.
 extension InterfaceLoop {
     func connect(
         port: ConnectionPort, to remote: SocketEndpoint, from source: IPAddress?, options: ConnectionOptions
@@ -85,50 +85,6 @@ extension InterfaceLoop {
     func closeWrite(_ id: ConnectionID) { withCore { $0.stack.closeWrite(id, now: $1) } }
     func close(_ id: ConnectionID) { withCore { $0.stack.close(id, now: $1) } }
     func abort(_ id: ConnectionID) { withCore { $0.stack.abort(id, now: $1) } }
-
-    // MARK: Peers
-
-    func setPeer(_ peer: InterfaceConfiguration.Peer, resolver: EndpointResolver) throws(TunnelError) {
-        guard !isClosed else { throw .interfaceClosed }
-        var endpoint: SocketEndpoint?
-        if case .address(let address) = peer.endpoint { endpoint = address }
-        let configuration = PeerConfiguration(
-            publicKey: peer.publicKey, presharedKey: peer.presharedKey, endpoint: endpoint, allowedIPs: peer.allowedIPs,
-            persistentKeepalive: peer.persistentKeepalive)
-        let id = changePeers { core, now in core.device.setPeer(configuration, now: now) }
-        if case .name(let host, let port) = peer.endpoint { resolver.resolve(host, port: port, for: id) } else { resolver.forget(id) }
-    }
-
-    func removePeer(_ publicKey: PublicKey, resolver: EndpointResolver) {
-        guard let id = withCore({ core, _ in core.device.peer(for: publicKey) }) else { return }
-        resolver.forget(id)
-        changePeers { core, now in core.device.removePeer(id, now: now) }
-    }
-
-    func contact(_ publicKey: PublicKey, at endpoint: SocketEndpoint) throws(TunnelError) {
-        guard !isClosed else { throw .interfaceClosed }
-        withCore { core, now in
-            guard let id = core.device.peer(for: publicKey) else { return }
-            if core.device.status(of: id, now: now)?.endpoint == nil { core.device.setEndpoint(endpoint, of: id, now: now) }
-            core.device.initiateHandshake(with: id, now: now)
-        }
-    }
-
-    /// Changes the peers, and ends every connection whose inner address the change took from its peer: the bytes of one
-    /// peer's connection must not reach another peer.
-    private func changePeers<Result>(_ change: (inout InterfaceCore, Instant) -> Result) -> Result {
-        withCore { core, now in
-            var owners: [IPAddress: PeerID] = [:]
-            for case let id? in ports.lazy.map({ $0?.id }) {
-                guard let remote = core.stack.endpoints(of: id)?.remote.address, owners[remote] == nil else { continue }
-                owners[remote] = core.device.peer(owning: remote)
-            }
-            let result = change(&core, now)
-            let lost = owners.filter { core.device.peer(owning: $0.key) != $0.value }.map { IPPrefix(host: $0.key) }
-            if !lost.isEmpty { core.stack.purge(remote: lost, now: now) }
-            return result
-        }
-    }
 
     func hasSocket(for family: IPAddress.Family) -> Bool { sockets.has(family) }
 

@@ -48,15 +48,11 @@ final class InterfaceLoop: @unchecked Sendable {
 
     // MARK: Life
 
-    func start(port: UInt16, peerEvents: @escaping (DeviceEvent) -> Void) -> EventLoopFuture<UInt16> {
+    func start(port: UInt16, mark: UInt32, peerEvents: @escaping (DeviceEvent) -> Void) -> EventLoopFuture<Void> {
         self.peerEvents = peerEvents
-        return sockets.bind(
-            port: port, receive: { [self] in receive(&$0, from: $1) }, batchEnded: { [self] in turn() },
-            unblocked: { [self] in scheduleTurn() }
-        ).map { [self] in
-            scheduleTurn()
-            return sockets.port
-        }
+        let handlers = UDPSockets.Handlers(
+            receive: { [self] in receive(&$0, $1) }, batchEnded: { [self] in turn() }, unblocked: { [self] in scheduleTurn() })
+        return sockets.bind(port: port, mark: mark, handlers: handlers).map { [self] in scheduleTurn() }
     }
 
     var isClosed: Bool { closing != nil }
@@ -107,11 +103,11 @@ final class InterfaceLoop: @unchecked Sendable {
 
     // MARK: The turn
 
-    private func receive(_ datagram: inout MutableRawSpan, from source: SocketEndpoint) {
+    private func receive(_ datagram: inout MutableRawSpan, _ arrival: Arrival) {
         guard !isClosed else { return }
         let time = batchTime ?? (SystemEdges.now, SystemEdges.wallTime)
         batchTime = time
-        core.receive(&datagram, from: source, now: time.now, wallTime: time.wallTime)
+        core.receive(&datagram, from: arrival.source, now: time.now, wallTime: time.wallTime)
     }
 
     func scheduleTurn() {
@@ -207,8 +203,9 @@ final class InterfaceLoop: @unchecked Sendable {
     /// - Returns: what it cost, in bytes.
     private func send(_ batch: DatagramBatch) -> Int {
         sockets.send(
-            UnsafeRawBufferPointer(rebasing: outgoing[batch.range]), segmentSize: batch.segmentSize, to: batch.endpoint,
-            trafficClass: batch.isHandshake ? Self.handshakeTrafficClass : 0)
+            UnsafeRawBufferPointer(rebasing: outgoing[batch.range]),
+            Departure(
+                to: batch.endpoint, segmentSize: batch.segmentSize, trafficClass: batch.isHandshake ? Self.handshakeTrafficClass : 0))
         return max(batch.range.count, Self.costOfSend)
     }
 

@@ -19,6 +19,12 @@ public struct InterfaceStatus: Sendable {
     public var datagramsReceived = 0
     public var sendErrors = 0
     public var receiveErrors = 0
+    /// Handshakes by outcome, and the like.
+    public var counters = DeviceCounters()
+    /// Whether handshakes come faster than they can be served.
+    public var isUnderLoad = false
+    /// Handshake messages that wait.
+    public var queuedHandshakes = 0
 }
 
 extension InterfaceLoop {
@@ -30,6 +36,7 @@ extension InterfaceLoop {
             for id in core.device.peerIDs {
                 if let peer = core.device.status(of: id, now: now) { status.peers.append(peer) }
             }
+            status.counters = core.device.counters
             let counts = core.stack.counts
             status.tcpConnections = counts.connections
             status.timeWaitConnections = counts.timeWait

@@ -26,12 +26,7 @@ public enum SystemEdges {
         var found = [csocket_endpoint](repeating: csocket_endpoint(), count: maximumAddresses)
         let count = csocket_resolve(host, port, &found, CInt(maximumAddresses))
         guard count >= 0 else { throw LookUpError(description: String(cString: csocket_resolve_error(count))) }
-        return found.prefix(Int(count)).compactMap { form in
-            withUnsafeBytes(of: form.address) { bytes in
-                guard let family = IPAddress.Family(rawValue: form.family) else { return nil }
-                return SocketEndpoint(IPAddress(family, in: RawSpan(_unsafeBytes: bytes), at: 0).unmapped, port: form.port)
-            }
-        }
+        return found.prefix(Int(count)).compactMap { form in IPAddress(form).map { SocketEndpoint($0, port: form.port) } }
     }
 
     private struct LookUpError: Error, CustomStringConvertible {

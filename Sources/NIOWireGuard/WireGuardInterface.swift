@@ -20,20 +20,29 @@ import WGUserspace
 public final class WireGuardInterface: @unchecked Sendable {
     /// The loop that carries the tunnel. Channels on this loop save a thread hop for each read and write.
     public let eventLoop: any EventLoop
-    /// The UDP port that is bound.
-    public let listenPort: UInt16
-    public let publicKey: PublicKey
-    public let addresses: [InterfaceAddress]
-    private let interfaceLoop: InterfaceLoop
-    private let resolver: EndpointResolver
+    let interfaceLoop: InterfaceLoop
+    let resolver: EndpointResolver
+    /// What any thread may ask for, as it was last changed.
+    let facts: NIOLockedValueBox<Facts>
 
-    private init(loop: InterfaceLoop, port: UInt16, publicKey: PublicKey, addresses: [InterfaceAddress], resolver: EndpointResolver) {
+    struct Facts: Sendable {
+        var listenPort: UInt16
+        var publicKey: PublicKey
+        var addresses: [InterfaceAddress]
+    }
+
+    /// The UDP port that is bound.
+    public var listenPort: UInt16 { facts.withLockedValue { $0.listenPort } }
+    /// The public key; of the last private key if that was taken away.
+    public var publicKey: PublicKey { facts.withLockedValue { $0.publicKey } }
+    /// The inner addresses.
+    public var addresses: [InterfaceAddress] { facts.withLockedValue { $0.addresses } }
+
+    private init(loop: InterfaceLoop, resolver: EndpointResolver, facts: Facts) {
         eventLoop = loop.eventLoop
         interfaceLoop = loop
-        listenPort = port
-        self.publicKey = publicKey
-        self.addresses = addresses
         self.resolver = resolver
+        self.facts = NIOLockedValueBox(facts)
     }
 
     /// What an interface tells its owner, on its event loop.
@@ -42,6 +51,17 @@ public final class WireGuardInterface: @unchecked Sendable {
         case endpointChanged(PublicKey, SocketEndpoint)
         /// No answer for 90 s. New traffic or a persistent keepalive tries again.
         case handshakeGaveUp(PublicKey)
+        /// An initiation with this timestamp goes out: to keep, so that a restart comes after it.
+        case timestampSent(TAI64N)
+        /// An initiation of the peer was accepted: to keep, so that it is not accepted again after a restart.
+        case timestampAccepted(PublicKey, TAI64N)
+        /// The first of a row of initiations whose timestamp is not later than the last accepted one: a replay, or a clock that
+        /// stepped back. `forgetTimestamp` clears it.
+        case timestampRefused(PublicKey, refused: TAI64N, last: TAI64N)
+        /// The accepted timestamp is more than a day ahead of our clock; it is not to be kept.
+        case timestampFarAhead(PublicKey, TAI64N)
+        /// Whether handshakes come faster than they can be served; peers then have to prove their address first.
+        case underLoad(Bool)
     }
 
     /// Binds the sockets and starts.
@@ -68,6 +88,7 @@ public final class WireGuardInterface: @unchecked Sendable {
             stackConfiguration.mtu = configuration.mtu
             var deviceConfiguration = DeviceConfiguration()
             deviceConfiguration.mtu = configuration.mtu
+            deviceConfiguration.lastSentTimestamp = configuration.lastSentTimestamp
             let device = Device(
                 privateKey: configuration.privateKey.key.copy(), configuration: deviceConfiguration, random: SystemEdges.random)
             let publicKey = device.publicKey
@@ -78,13 +99,14 @@ public final class WireGuardInterface: @unchecked Sendable {
             loop.withCore { core, now in
                 core.stack.setAddresses(configuration.addresses.map(\.address), now: now)
             }
-            return loop.start(port: configuration.listenPort) { event in
+            return loop.start(port: configuration.listenPort, mark: configuration.fwmark) { event in
                 resolver.handle(event)
                 if let told = loop.publicEvent(event) { onPeerEvent(told) }
-            }.flatMapThrowing { port in
+            }.flatMapThrowing {
                 for peer in configuration.peers { try loop.setPeer(peer, resolver: resolver) }
                 return WireGuardInterface(
-                    loop: loop, port: port, publicKey: publicKey, addresses: configuration.addresses, resolver: resolver)
+                    loop: loop, resolver: resolver,
+                    facts: Facts(listenPort: loop.sockets.port, publicKey: publicKey, addresses: configuration.addresses))
             }.flatMapError { error in
                 // The sockets and the events' closure hold the loop.
                 loop.close().flatMapThrowing { throw error }

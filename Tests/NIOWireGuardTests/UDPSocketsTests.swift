@@ -10,18 +10,19 @@ import Testing
     final class Kernel: Sendable {
         struct Call: Equatable {
             let count: Int
-            let segmentSize: UInt16
+            let segmentSize: Int
             let first: UInt8
+            var source: IPAddress?
         }
 
         let calls = NIOLockedValueBox<[Call]>([])
         let answers: NIOLockedValueBox<[Int]>
         init(answers: [Int]) { self.answers = NIOLockedValueBox(answers) }
 
-        func send(_ descriptor: CInt, _ to: SocketEndpoint, _ bytes: UnsafeRawBufferPointer, _ segment: UInt16, _ trafficClass: UInt8)
-            -> Int
-        {
-            calls.withLockedValue { $0.append(Call(count: bytes.count, segmentSize: segment, first: bytes.first ?? 0)) }
+        func send(_ descriptor: CInt, _ bytes: UnsafeRawBufferPointer, _ departure: Departure) -> Int {
+            calls.withLockedValue {
+                $0.append(Call(count: bytes.count, segmentSize: departure.segmentSize, first: bytes.first ?? 0, source: departure.source))
+            }
             return answers.withLockedValue { $0.isEmpty ? bytes.count : $0.removeFirst() }
         }
     }
@@ -34,12 +35,12 @@ import Testing
         let unblocked = loop.makePromise(of: Void.self)
         let counters = try await loop.flatSubmit {
             let sockets = UDPSockets(eventLoop: loop, sendCall: kernel.send)
-            return sockets.bind(port: 0, receive: { _, _ in }, batchEnded: {}, unblocked: { unblocked.succeed(()) }).flatMap {
+            return sockets.bind(port: 0, handlers: .init(receive: { _, _ in }, unblocked: { unblocked.succeed(()) })).flatMap {
                 var next = 0
                 for count in batches {
                     let bytes = (next..<next + count).flatMap { [UInt8](repeating: UInt8($0), count: 100) }
                     next += count
-                    bytes.withUnsafeBytes { sockets.send($0, segmentSize: 100, to: target, trafficClass: 0) }
+                    bytes.withUnsafeBytes { sockets.send($0, Departure(to: target, segmentSize: 100)) }
                 }
                 if !sockets.isBlocked { unblocked.succeed(()) }
                 return unblocked.futureResult.flatMap {
@@ -102,11 +103,11 @@ import Testing
         let target = try #require(SocketEndpoint("127.0.0.1:1"))
         let counters = try await loop.flatSubmit {
             let sockets = UDPSockets(eventLoop: loop)
-            return sockets.bind(port: 0, receive: { _, _ in }, batchEnded: {}, unblocked: {}).flatMap {
+            return sockets.bind(port: 0, handlers: .init(receive: { _, _ in })).flatMap {
                 let bytes = [UInt8](repeating: 1, count: 32)
                 bytes.withUnsafeBytes {
-                    sockets.send($0, segmentSize: 32, to: SocketEndpoint(target.address, port: 0), trafficClass: 0)
-                    sockets.send($0, segmentSize: 16, to: SocketEndpoint(target.address, port: 0), trafficClass: 0)
+                    sockets.send($0, Departure(to: SocketEndpoint(target.address, port: 0), segmentSize: 32))
+                    sockets.send($0, Departure(to: SocketEndpoint(target.address, port: 0), segmentSize: 16))
                 }
                 let counters = sockets.counters
                 return sockets.close().map { counters }
@@ -123,7 +124,7 @@ import Testing
         await #expect(throws: InterfaceError.bindFailed(port: port, errno: 98)) {
             try await loop.flatSubmit {
                 let sockets = UDPSockets(eventLoop: loop)
-                return sockets.bind(port: port, receive: { _, _ in }, batchEnded: {}, unblocked: {})
+                return sockets.bind(port: port, handlers: .init(receive: { _, _ in }))
             }.get()
         }
         try await other.close()
@@ -136,7 +137,7 @@ import Testing
         let received = loop.makePromise(of: Int.self)
         let (sockets, port) = try await loop.flatSubmit {
             let sockets = UDPSockets(eventLoop: loop)
-            return sockets.bind(port: 0, receive: { span, _ in received.succeed(span.byteCount) }, batchEnded: {}, unblocked: {}).map {
+            return sockets.bind(port: 0, handlers: .init(receive: { span, _ in received.succeed(span.byteCount) })).map {
                 (sockets, sockets.port)
             }
         }.get()

@@ -21,9 +21,35 @@ int csocket_local_port(int fd);
 /// Whether the socket accepts `UDP_GRO`.
 int csocket_enable_gro(int fd);
 
+/// Asks for the local address and the ECN bits of each datagram that comes in.
+int csocket_enable_arrival(int fd, int family);
+
+/// Sets the mark that firewalls and routing rules see (SO_MARK). EPERM without CAP_NET_ADMIN.
+int csocket_set_mark(int fd, uint32_t mark);
+
 /// Sends `length` bytes to `to` with one `sendmsg`. With `segment_size` > 0 the kernel splits them into datagrams of that
-/// size (UDP_SEGMENT). `traffic_class` is the outer DSCP and ECN byte; 0 leaves the socket's default.
-long csocket_send(int fd, const csocket_endpoint *to, const void *bytes, size_t length, uint16_t segment_size, uint8_t traffic_class);
+/// size (UDP_SEGMENT). `source` is the local address to send from, `NULL` for the kernel's choice. `traffic_class` is the
+/// outer DSCP and ECN byte; 0 leaves the socket's default.
+long csocket_send(int fd, const csocket_endpoint *to, const csocket_endpoint *source, const void *bytes, size_t length, uint16_t segment_size, uint8_t traffic_class);
+
+/// One read of a socket: a datagram, or several of one size that the kernel merged (UDP_GRO).
+typedef struct {
+    csocket_endpoint source;
+    /// Where it was sent to; `family` is 0 if the kernel did not say. The port is 0.
+    csocket_endpoint local;
+    uint32_t length;
+    /// 0 if nothing was merged.
+    uint16_t segment_size;
+    /// The two ECN bits of the IP header.
+    uint8_t ecn;
+} csocket_arrival;
+
+/// The most reads of one `csocket_receive`.
+enum { CSOCKET_RECEIVE_MAX = 8 };
+
+/// Reads at most `count` times with one `recvmmsg` that does not wait; read number n goes to `buffer + n * stride`. Returns
+/// how many there were.
+int csocket_receive(int fd, void *buffer, size_t stride, int count, csocket_arrival *arrivals);
 
 /// Resolves a host name; blocks. Writes at most `capacity` addresses with `port`, best first, to `found`. Returns their number,
 /// or a negative status for `csocket_resolve_error`.

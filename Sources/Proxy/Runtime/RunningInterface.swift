@@ -107,6 +107,7 @@ final class RunningInterface: Sendable {
         case .endpointChanged(let peer, let endpoint):
             logger.info("Peer is reached at", metadata: ["peer": "\(peer)", "endpoint": "\(endpoint)"])
         case .handshakeGaveUp(let peer): logger.warning("No answer to the handshake", metadata: ["peer": "\(peer)"])
+        case .timestampSent, .timestampAccepted, .timestampRefused, .timestampFarAhead, .underLoad: break
         }
     }
 }
