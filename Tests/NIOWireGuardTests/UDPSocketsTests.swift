@@ -28,7 +28,9 @@ import Testing
     }
 
     /// Sends `batches` of 100-byte datagrams numbered from 0 and waits until nothing is held.
-    func run(answers: [Int], batches: [Int], to endpoint: String = "127.0.0.1:9") async throws -> (Kernel, UDPSockets.Counters) {
+    func run(answers: [Int], batches: [Int], to endpoint: String = "127.0.0.1:9", from source: String = "") async throws -> (
+        Kernel, UDPSockets.Counters
+    ) {
         let kernel = Kernel(answers: answers)
         let loop = MultiThreadedEventLoopGroup.singleton.next()
         let target = try #require(SocketEndpoint(endpoint))
@@ -40,7 +42,7 @@ import Testing
                 for count in batches {
                     let bytes = (next..<next + count).flatMap { [UInt8](repeating: UInt8($0), count: 100) }
                     next += count
-                    bytes.withUnsafeBytes { sockets.send($0, Departure(to: target, segmentSize: 100)) }
+                    bytes.withUnsafeBytes { sockets.send($0, Departure(to: target, from: IPAddress(source), segmentSize: 100)) }
                 }
                 if !sockets.isBlocked { unblocked.succeed(()) }
                 return unblocked.futureResult.flatMap {
@@ -94,6 +96,24 @@ import Testing
     func wouldBlockInTheMiddle() async throws {
         let (kernel, counters) = try await run(answers: [-22, 100, -11], batches: [3])
         #expect(kernel.calls.withLockedValue { $0.map(\.first) } == [0, 0, 1, 1])
+        #expect(counters.datagramsSent == 3)
+    }
+
+    @Test("UDP_SEGMENT that is refused is not taken for a source address that is refused")
+    func sourceAndSegments() async throws {
+        // The batch, the batch without the source; then one by one, with the source.
+        let (kernel, counters) = try await run(answers: [-22, -22], batches: [2], from: "127.0.0.2")
+        let source = try #require(IPAddress("127.0.0.2"))
+        #expect(kernel.calls.withLockedValue { $0.map(\.source) } == [source, nil, source, source])
+        #expect(kernel.calls.withLockedValue { $0.map(\.segmentSize) } == [100, 100, 0, 0])
+        #expect(counters.datagramsSent == 2 && counters.sendErrors == 0)
+    }
+
+    @Test("a source address that is refused is left out for the rest of its batch", arguments: [22, 99, 101])
+    func refusedSource(errno: Int) async throws {
+        let (kernel, counters) = try await run(answers: [-22, -22, -errno], batches: [3], from: "127.0.0.2")
+        let source = try #require(IPAddress("127.0.0.2"))
+        #expect(kernel.calls.withLockedValue { $0.map(\.source) } == [source, nil, source, nil, nil, nil])
         #expect(counters.datagramsSent == 3)
     }
 
