@@ -11,7 +11,12 @@ struct CommonFlags: ParsableArguments {
     @Option(help: ArgumentHelp("text or json. (default: text on a terminal, json otherwise)", valueName: "format"))
     var logFormat: String?
 
-    var dictionary: [String: [String]] { flagDictionary(["state": state, "log-level": logLevel, "log-format": logFormat]) }
+    @Option(help: ArgumentHelp("Answer wg and kakuremichi wg under this name. (default: answer neither)", valueName: "name"))
+    var interface: String?
+
+    var dictionary: [String: [String]] {
+        flagDictionary(["state": state, "log-level": logLevel, "log-format": logFormat, "interface": interface])
+    }
 }
 
 /// Settings by the original's names that both roles have. One dash or two, as Go's flags are written.

@@ -17,7 +17,7 @@ package struct KakuremichiCommand: AsyncParsableCommand {
         version: version,
         subcommands: [
             GatewayCommand.self, AgentCommand.self, StatusCommand.self, InitCommand.self, KeysCommand.self, EchoCommand.self,
-            DialCommand.self,
+            DialCommand.self, WGCommand.self,
         ])
 
     package init() {}

@@ -31,8 +31,7 @@ package final class AdminSocket: Sendable {
     package static let maximumRequest = 64 * 1024
     package static let timeLimit = TimeAmount.seconds(5)
     package static let maximumConnections = 16
-    /// What fits in `sockaddr_un`, less its final zero.
-    package static let maximumPath = 107
+    package static let maximumPath = OwnerSocket.maximumPath
 
     package let path: String
     private let channel: any Channel
@@ -49,26 +48,11 @@ package final class AdminSocket: Sendable {
     package static func start(
         path: String, group: any EventLoopGroup, timeLimit: TimeAmount = AdminSocket.timeLimit
     ) async throws -> AdminSocket {
-        guard path.utf8.count <= maximumPath else {
-            throw AdminFault(
-                error: "the path \(LogText.escape(path)) is longer than \(maximumPath) bytes; give --state a shorter directory")
-        }
-        if SystemFiles.exists(path) {
-            if await AdminClient.answers(at: path, group: group) {
-                throw AdminFault(error: "another process answers on \(LogText.escape(path)); stop it, or give --state another directory")
-            }
-            unlink(path)
-        }
         let verbs = VerbTable(timeLimit: timeLimit)
-        let channel = try await ServerBootstrap(group: group)
-            .childChannelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(AdminHandler(verbs: verbs)) }
-            }
-            .bind(unixDomainSocketPath: path).get()
-        guard chmod(path, 0o600) == 0 else {
-            let code = errno
-            try? await channel.close()
-            throw AdminFault(error: "the mode of \(LogText.escape(path)) cannot be set: \(systemMessage(code))")
+        let channel = try await OwnerSocket.bind(
+            path, group: group, shorter: "give --state a shorter directory", other: "stop it, or give --state another directory"
+        ) { channel in
+            channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(AdminHandler(verbs: verbs)) }
         }
         return AdminSocket(path: path, channel: channel, verbs: verbs)
     }
@@ -85,16 +69,12 @@ package final class AdminSocket: Sendable {
 /// The verbs of one socket and how many connections it has.
 private final class VerbTable: Sendable {
     private let verbs = Mutex<[String: AdminSocket.Verb]>([:])
-    private let connections = Atomic(0)
+    let connections = ConnectionCount(limit: AdminSocket.maximumConnections)
     let timeLimit: TimeAmount
 
     init(timeLimit: TimeAmount) { self.timeLimit = timeLimit }
 
     func set(_ name: String, _ verb: @escaping AdminSocket.Verb) { verbs.withLock { $0[name] = verb } }
-
-    /// Whether there is room for one more.
-    func enter() -> Bool { connections.wrappingAdd(1, ordering: .relaxed).newValue <= AdminSocket.maximumConnections }
-    func leave() { connections.wrappingSubtract(1, ordering: .relaxed) }
 
     func answer(_ line: [UInt8]) async -> [UInt8] {
         guard let request = try? JSONDecoder().decode(AdminRequest.self, from: Data(line)) else {
@@ -112,13 +92,6 @@ private final class VerbTable: Sendable {
     }
 
     func fault(_ text: String) -> [UInt8] { (try? JSONEncoder().encode(AdminFault(error: text))).map(Array.init) ?? Array("{}".utf8) }
-}
-
-/// `struct ucred` of Linux, which Glibc's module does not show: three 32-bit integers in this order (unix(7), SO_PEERCRED).
-private struct PeerCredentials {
-    var pid: Int32
-    var uid: UInt32
-    var gid: UInt32
 }
 
 /// One connection: checks who asks, collects a line, answers, closes. Bound to its event loop.
@@ -142,14 +115,12 @@ private final class AdminHandler: ChannelInboundHandler {
 
     func channelActive(context: ChannelHandlerContext) {
         let channel = context.channel
-        guard verbs.enter(), let socket = channel as? any SocketOptionProvider else { return channel.close(promise: nil) }
+        guard verbs.connections.enter() else { return channel.close(promise: nil) }
         timeout = context.eventLoop.scheduleTask(in: verbs.timeLimit) { channel.close(promise: nil) }
         let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
-        let credentials: EventLoopFuture<PeerCredentials> = socket.unsafeGetSocketOption(
-            level: NIOBSDSocket.OptionLevel(rawValue: SOL_SOCKET), name: NIOBSDSocket.Option(rawValue: SO_PEERCRED))
-        credentials.hop(to: context.eventLoop).whenComplete { result in
+        OwnerSocket.isOwner(channel).whenSuccess { isOwner in
             let (handler, context) = bound.value
-            guard case .success(let peer) = result, peer.uid == geteuid() || peer.uid == 0 else { return context.close(promise: nil) }
+            guard isOwner else { return context.close(promise: nil) }
             guard case .checking = handler.state else { return }
             handler.state = .reading
             handler.answerIfComplete(context)
@@ -171,7 +142,7 @@ private final class AdminHandler: ChannelInboundHandler {
         timeout?.cancel()
         if case .closed = state { return }
         state = .closed
-        verbs.leave()
+        verbs.connections.leave()
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
@@ -221,13 +192,6 @@ package enum AdminClient {
         let answer = try await promise.futureResult.get()
         if let fault = try? JSONDecoder().decode(AdminFault.self, from: Data(answer)) { throw fault }
         return answer
-    }
-
-    /// Whether something accepts connections at `path`.
-    static func answers(at path: String, group: any EventLoopGroup) async -> Bool {
-        guard let channel = try? await ClientBootstrap(group: group).connect(unixDomainSocketPath: path).get() else { return false }
-        try? await channel.close()
-        return true
     }
 
     /// Collects the answer until the other side closes. Bound to its event loop.

@@ -33,6 +33,8 @@ package struct CommonConfiguration: Sendable, Equatable {
     package var logLevel: Logger.Level
     /// `nil`: text on a terminal, JSON otherwise.
     package var logFormat: LogFormat?
+    /// Under what name `wg` finds the interface; `nil` for not at all.
+    package var interfaceName: String?
 }
 
 /// Collects settings from their sources and every fault on the way, so that all are reported at once.
@@ -75,7 +77,7 @@ struct ConfigurationReader {
             report.faults.append(
                 ConfigurationFault(.file(path, nil), key: flag == nil ? nil : "--config", error.message, fix: error.advice))
         }
-        refuseUnknownKeys(of: document, known: knownKeys + ["wireguard", "state", "log-level", "log-format"], section: nil)
+        refuseUnknownKeys(of: document, known: knownKeys + ["wireguard", "state", "log-level", "log-format", "interface"], section: nil)
     }
 
     mutating func refuseUnknownKeys(of table: TOMLTable, known: [String], section: String?) {
@@ -168,6 +170,14 @@ struct ConfigurationReader {
                 }
                 return format
             }
+        }
+        result.interfaceName = value(setting(flag: "interface", key: "interface")) { setting throws(ConfigurationFault) in
+            let name = try setting.string("a name such as wg0")
+            guard UAPIDirectory.isName(name) else {
+                throw setting.fault(
+                    "\(Setting.quoted(name)) cannot name an interface", fix: "write 1 to 15 letters, digits and _ = + . -, such as wg0")
+            }
+            return name
         }
         result.stateDirectory = stateDirectory()
         result.isStateGiven = setting(flag: "state", key: "state") != nil

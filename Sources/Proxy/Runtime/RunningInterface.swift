@@ -14,6 +14,8 @@ final class RunningInterface: Sendable {
     let interface: WireGuardInterface
     let state: StateDirectory?
     let admin: AdminSocket?
+    /// Where `wg` finds the interface, if it is to.
+    let uapi: UAPISocket?
     /// Carries the tunnel alone: encryption, TCP, timers.
     let tunnelGroup: MultiThreadedEventLoopGroup
     /// Carries everything else.
@@ -35,6 +37,13 @@ final class RunningInterface: Sendable {
             onPeerEvent(event)
         }.get()
         admin = try await Self.admin(state, group, closing: interface)
+        do {
+            uapi = try await Self.uapi(common, group, interface, logger)
+        } catch {
+            await admin?.close()
+            try? await interface.close().get()
+            throw error
+        }
         self.tunnelGroup = tunnelGroup
         self.group = group
         self.role = role
@@ -59,6 +68,19 @@ final class RunningInterface: Sendable {
             try? await interface.close().get()
             throw error
         }
+    }
+
+    private static func uapi(
+        _ common: CommonConfiguration, _ group: any EventLoopGroup, _ interface: WireGuardInterface, _ logger: Logger
+    ) async throws -> UAPISocket? {
+        guard let name = common.interfaceName else { return nil }
+        let choice = try UAPIDirectory.choose(environment: ConfigurationInput.processEnvironment)
+        let socket = try await UAPISocket.start(
+            name: name, directory: choice.directory, group: group,
+            service: UAPIService(state: { interface.uapiState() }, apply: { interface.apply($0) }))
+        if let note = choice.note { logger.warning("\(note)") }
+        logger.info("UAPI socket opened", metadata: ["path": "\(socket.path)"])
+        return socket
     }
 
     /// Answers `status` on the admin socket.
@@ -97,6 +119,7 @@ final class RunningInterface: Sendable {
 
     /// Closes the tunnel. The event loops run on: what is being torn down may still hop between them, and the process ends next.
     func stop() async {
+        await uapi?.close()
         await admin?.close()
         try? await interface.close().get()
     }
