@@ -11,7 +11,11 @@ import traceback
 from .product import Program
 from .system import Failure, Lab, is_root
 
-SUITES = ["gateway_to_stock_peer", "stock_peer_to_agent", "end_to_end", "full_form", "odd_origins", "recovery", "rough_link", "bad_input"]
+SUITES = [
+    "gateway_to_stock_peer", "stock_peer_to_agent", "end_to_end", "full_form", "odd_origins", "recovery", "rough_link", "bad_input",
+    "cookies",
+]
+SLOW_SUITES = ["rekey"]
 TEST_TIMEOUT = 90
 
 
@@ -25,6 +29,8 @@ class Suite:
     """One set-up shared by several tests, which run in the order they are written in."""
 
     needs_root = False
+    # Seconds that one test may take.
+    timeout = TEST_TIMEOUT
     tools = []
 
     def __init__(self, program, lab):
@@ -58,14 +64,14 @@ class Report:
             self.skipped += 1
 
 
-def limited(action):
+def limited(action, timeout):
     """Runs `action` with a deadline; returns the seconds and the text of its failure, or None."""
 
     def expire(*_):
-        raise Expired(f"no end within {TEST_TIMEOUT} s")
+        raise Expired(f"no end within {timeout} s")
 
     previous = signal.signal(signal.SIGALRM, expire)
-    signal.alarm(TEST_TIMEOUT)
+    signal.alarm(timeout)
     start = time.monotonic()
     problem = None
     try:
@@ -110,7 +116,7 @@ def run_suite(name, wanted, program, report):
     lab = Lab(name)
     try:
         suite = cls(program, lab)
-        seconds, problem = limited(suite.set_up)
+        seconds, problem = limited(suite.set_up, cls.timeout)
         if problem:
             report.line(f"{name} (set-up)", "FAILED", seconds)
             show(problem, lab)
@@ -118,7 +124,7 @@ def run_suite(name, wanted, program, report):
                 report.line(f"{name}.{test}", "skipped", note="the set-up failed")
             return
         for test in tests:
-            seconds, problem = limited(getattr(suite, test))
+            seconds, problem = limited(getattr(suite, test), cls.timeout)
             dead = lab.dead_processes()
             for process in dead:
                 process.expected_to_run = False
@@ -132,11 +138,15 @@ def run_suite(name, wanted, program, report):
 
 def main(arguments):
     only = []
+    suites = SUITES
+    if arguments[:1] == ["--slow"]:
+        suites = SLOW_SUITES
+        arguments = arguments[1:]
     if arguments[:1] == ["--only"] and len(arguments) > 1:
         only = arguments[1].split(",")
         arguments = arguments[2:]
     if len(arguments) != 1 or arguments[0].startswith("-"):
-        print("usage: Tests/Interop/run [--only SUITE[.TEST],...] PATH-TO-kakuremichi", file=sys.stderr)
+        print("usage: Tests/Interop/run [--slow] [--only SUITE[.TEST],...] PATH-TO-kakuremichi", file=sys.stderr)
         return 2
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -147,7 +157,7 @@ def main(arguments):
     report = Report()
     program = Program(arguments[0])
     try:
-        for suite in SUITES:
+        for suite in suites:
             run_suite(suite, wanted, program, report)
     except KeyboardInterrupt:
         return 130

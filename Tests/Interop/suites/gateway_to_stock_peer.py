@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import socket
+import threading
 import time
 
 from interop.client import curl, download, pattern_file
@@ -10,7 +12,7 @@ from interop.nodes import Gateway
 from interop.origin import PAGE, pattern_digest
 from interop.product import key_pair, wait_for_port, wg_quick
 from interop.runner import Suite, test
-from interop.system import check, check_equal, wait_until
+from interop.system import check, check_equal, free_port, wait_until
 
 LARGE = 100_000_000
 UDP_PORT = 51820
@@ -131,6 +133,25 @@ class SUITE(Suite):
         with open(path, "rb") as file:
             check_equal(hashlib.file_digest(file, "sha256").hexdigest(), pattern_digest(LARGE), "SHA-256 of what nginx stored")
         os.unlink(path)
+
+    @test
+    def a_stock_peer_that_changes_its_port_in_mid_download_is_followed(self):
+        ports = []
+
+        def move():
+            ports.append(free_port(socket.SOCK_DGRAM))
+            self.stock.space.run("wg", "set", self.stock.interface, "listen-port", str(ports[-1]))
+
+        for _ in range(3):
+            mover = threading.Timer(0.1, move)
+            mover.start()
+            self.download("app.example.com")
+            mover.join()
+            wait_until(lambda: self.endpoint_port() == ports[-1], 5, "the gateway knows the new port of its peer")
+
+    def endpoint_port(self):
+        endpoint = self.gateway.status()["peers"][0].get("endpoint") or ":0"
+        return int(endpoint.rsplit(":", 1)[1])
 
     @test
     def a_restarted_gateway_reaches_a_silent_stock_peer_by_itself(self):
