@@ -44,8 +44,9 @@ final class EndpointResolver: @unchecked Sendable {
 
     func handle(_ event: DeviceEvent) {
         switch event {
-        case .handshakeRetry(let peer), .handshakeGaveUp(let peer): lookUp(peer, isUnanswered: true)
-        case .sessionEstablished, .endpointChanged: break
+        case .handshakeRetry(let peer), .handshakeGaveUp(let peer), .sessionStale(let peer): lookUp(peer, isUnanswered: true)
+        case .sessionEstablished, .endpointChanged, .timestampSent, .timestampAccepted, .timestampRefused, .timestampFarAhead, .underLoad:
+            break
         }
     }
 

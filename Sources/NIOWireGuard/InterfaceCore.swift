@@ -19,11 +19,15 @@ public struct InterfaceCore: ~Copyable {
         self.stack = stack
     }
 
-    /// Takes in one datagram that came from `source`; it is decrypted in place.
-    public mutating func receive(_ datagram: inout MutableRawSpan, from source: SocketEndpoint, now: Instant, wallTime: WallTime) {
-        switch device.receive(&datagram, from: source, now: now, wallTime: wallTime) {
+    /// Takes in one datagram that came from `source` to `local`; it is decrypted in place. A handshake message waits for
+    /// `device.handleQueuedHandshake`.
+    public mutating func receive(
+        _ datagram: inout MutableRawSpan, from source: SocketEndpoint, to local: IPAddress? = nil, ecn: ECN = .notECT, now: Instant,
+        wallTime: WallTime
+    ) {
+        switch device.receive(&datagram, from: source, to: local, ecn: ecn, now: now, wallTime: wallTime) {
         case .packet(let range, from: _): stack.receive(datagram.bytes.extracting(range), now: now)
-        case .handled, .dropped: break
+        case .queued, .handled, .dropped: break
         }
     }
 
@@ -36,8 +40,7 @@ public struct InterfaceCore: ~Copyable {
             if let transmit = device.pollTransmit(into: &buffer, at: offset, now: now, wallTime: wallTime) { return transmit }
             guard let packet = stack.pollTransmit(into: &buffer, at: offset + Self.headroom, now: now) else { return nil }
             switch device.send(packet, in: &buffer, now: now) {
-            case .datagram(let range, to: let endpoint, let peer):
-                return Transmit(range: range, endpoint: endpoint, peer: peer, isHandshake: false)
+            case .datagram(let transmit): return transmit
             // A staged packet asks for a handshake, which the device gives on the next round.
             case .staged, .dropped: continue
             }

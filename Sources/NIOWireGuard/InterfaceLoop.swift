@@ -107,7 +107,8 @@ final class InterfaceLoop: @unchecked Sendable {
         guard !isClosed else { return }
         let time = batchTime ?? (SystemEdges.now, SystemEdges.wallTime)
         batchTime = time
-        core.receive(&datagram, from: arrival.source, now: time.now, wallTime: time.wallTime)
+        core.receive(
+            &datagram, from: arrival.source, to: arrival.local, ecn: ECN(trafficClass: arrival.ecn), now: time.now, wallTime: time.wallTime)
     }
 
     func scheduleTurn() {
@@ -125,6 +126,7 @@ final class InterfaceLoop: @unchecked Sendable {
         let now = SystemEdges.now
         // The timer stands still while the machine sleeps, this clock does not.
         if let deadline = core.nextDeadline, deadline <= now { core.handleTimeout(now: now) }
+        serveHandshakes()
         drainEvents()
         var left = readQueue.count
         while left > 0, let port = readQueue.popFirst() {
@@ -135,7 +137,20 @@ final class InterfaceLoop: @unchecked Sendable {
         transmit(now: now)
         drainEvents()
         if !readQueue.isEmpty { scheduleTurn() }
+        if core.device.hasQueuedHandshakes { transmitSoon() }
         armTimer()
+    }
+
+    /// Behind data, and for a part of the time only: a flood of handshakes does not stop what is under way.
+    private func serveHandshakes() {
+        guard core.device.hasQueuedHandshakes else { return }
+        let start = SystemEdges.now
+        var now = start
+        repeat {
+            core.device.handleQueuedHandshake(now: now, wallTime: SystemEdges.wallTime)
+            now = SystemEdges.now
+        } while core.device.hasQueuedHandshakes && now - start < Self.handshakeTurn
+        core.device.recordHandshakeWork(now - start, now: now)
     }
 
     private func drainEvents() {
@@ -228,6 +243,8 @@ final class InterfaceLoop: @unchecked Sendable {
     private static let maximumTurnBytes = 4 * 1024 * 1024
     /// A send call costs about as much as this many bytes in large batches.
     private static let costOfSend = 8 * 1024
+    /// What handshakes may take of a turn.
+    private static let handshakeTurn = Duration.milliseconds(1)
     private static let breath = TimeAmount.microseconds(10)
     /// A deadline that is never met must not become a busy loop.
     private static let shortestDelay = TimeAmount.microseconds(250)

@@ -68,7 +68,8 @@ extension InterfaceLoop {
         case .sessionEstablished(let id): return key(id).map { .sessionEstablished($0) }
         case .endpointChanged(let id, let endpoint): return key(id).map { .endpointChanged($0, endpoint) }
         case .handshakeGaveUp(let id): return key(id).map { .handshakeGaveUp($0) }
-        case .handshakeRetry: return nil
+        case .handshakeRetry, .sessionStale, .timestampSent, .timestampAccepted, .timestampRefused, .timestampFarAhead, .underLoad:
+            return nil
         }
     }
 }

@@ -30,6 +30,14 @@ package enum Constants {
     package static let initiationInterval = Interval.milliseconds(20)
     /// WG §6.6 (cookies are made from a secret of two minutes): a received cookie is used for so long.
     package static let cookieLifetime = Interval.seconds(120)
+    /// WG §5.4.7: the responder's cookie secret changes every two minutes.
+    package static let cookieSecretLifetime = Interval.seconds(120)
+    /// How long a sign of load counts.
+    package static let underLoadTime = Interval.seconds(1)
+    /// A timestamp that is farther ahead of our clock is a wrong clock's; it is warned of.
+    package static let farAheadSeconds: UInt64 = 24 * 3600
+    /// Cookie replies that wait to be sent; a sender that gets none asks again in 5 s.
+    package static let maximumCookieReplies = 64
     /// WG §5.4.6: the inner packet is padded to a multiple of this.
     package static let paddingMultiple = 16
     /// Events that wait to be polled; what comes then is lost and counted.

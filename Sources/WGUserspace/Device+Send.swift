@@ -26,10 +26,13 @@ extension Device {
         precondition(
             packet.lowerBound + length + DataMessage.tagByteCount <= buffer.byteCount, "no room behind the packet for padding and tag")
         buffer.zero(packet.upperBound..<packet.lowerBound + length)
+        let ecn = ECN(of: buffer.bytes.extracting(packet))
         guard let range = seal(&buffer, at: packet.lowerBound - DataMessage.headerByteCount, length: length, to: place, now: now) else {
             return stage(buffer.bytes.extracting(packet), for: place, now: now)
         }
-        return .datagram(range, to: endpoint, peers[place].id)
+        return .datagram(
+            Transmit(
+                range: range, endpoint: endpoint, source: peers[place].localAddress, peer: peers[place].id, isHandshake: false, ecn: ecn))
     }
 
     /// Writes the next datagram of the device's own: handshake messages, keepalives, staged packets.
@@ -41,6 +44,7 @@ extension Device {
     public mutating func pollTransmit(
         into buffer: inout MutableRawSpan, at offset: Int, now: Instant, wallTime: WallTime
     ) -> Transmit? {
+        if let reply = cookieReplies.popFirst() { return writeCookieReply(reply, into: &buffer, at: offset) }
         while let id = outbox.first {
             if let place = peers.place(of: id) {
                 let transmit = nextTransmit(of: place, into: &buffer, at: offset, now: now, wallTime: wallTime)
@@ -135,12 +139,19 @@ extension Device {
             precondition(start + length + DataMessage.tagByteCount <= buffer.byteCount, "no room for a staged packet")
             buffer.copy(unsafe packet.span.bytes, at: start)
             buffer.zero(start + packet.count..<start + length)
+            let ecn = ECN(of: unsafe packet.span.bytes)
             return seal(&buffer, at: offset, length: length, to: place, now: now)
-                .map { Transmit(range: $0, endpoint: endpoint, peer: peers[place].id, isHandshake: false) }
+                .map {
+                    Transmit(
+                        range: $0, endpoint: endpoint, source: peers[place].localAddress, peer: peers[place].id, isHandshake: false,
+                        ecn: ecn)
+                }
         }
         guard peers[place].wantsKeepalive else { return nil }
         return seal(&buffer, at: offset, length: 0, to: place, now: now)
-            .map { Transmit(range: $0, endpoint: endpoint, peer: peers[place].id, isHandshake: false) }
+            .map {
+                Transmit(range: $0, endpoint: endpoint, source: peers[place].localAddress, peer: peers[place].id, isHandshake: false)
+            }
     }
 
     private mutating func writeResponse(
@@ -152,7 +163,8 @@ extension Device {
         peers[place].cookies.prepare(&message, byteCount: range.count, now: now)
         peers[place].authenticatedSent(byteCount: range.count, now: now)
         counters.responsesSent &+= 1
-        return Transmit(range: range, endpoint: response.endpoint, peer: peers[place].id, isHandshake: true)
+        return Transmit(
+            range: range, endpoint: response.endpoint, source: response.localAddress, peer: peers[place].id, isHandshake: true)
     }
 
     private mutating func writeInitiation(
@@ -181,7 +193,8 @@ extension Device {
         peers[place].timers.retransmitHandshake = now + Constants.rekeyTimeout + random.jitter()
         peers[place].authenticatedSent(byteCount: range.count, now: now)
         counters.initiationsSent &+= 1
-        return Transmit(range: range, endpoint: endpoint, peer: peers[place].id, isHandshake: true)
+        emit(.timestampSent(timestamp))
+        return Transmit(range: range, endpoint: endpoint, source: peers[place].localAddress, peer: peers[place].id, isHandshake: true)
     }
 
     /// A timestamp that is later than all that this peer has seen of us, even if the clock stood still or stepped back.

@@ -19,9 +19,13 @@ extension Device {
         } else if PeerTimers.fire(&peers[place].timers.retransmitHandshake, now: now) {
             peers[place].wantsInitiation = true
             outbox.enqueue(&peers[place])
+            counters.handshakesRetried &+= 1
             emit(.handshakeRetry(peers[place].id))
         }
-        if peers[place].timers.fireNewHandshake(now: now) { startHandshake(with: place, now: now) }
+        if peers[place].timers.fireNewHandshake(now: now) {
+            emit(.sessionStale(peers[place].id))
+            startHandshake(with: place, now: now)
+        }
         if peers[place].timers.firePassiveKeepalive(now: now) {
             peers[place].wantsKeepalive = true
             outbox.enqueue(&peers[place])
@@ -74,6 +78,7 @@ extension Device {
         peers[place].wantsInitiation = false
         // What is left of the handshake goes too, though no key came of it (WG §6.3).
         if peers[place].timers.zeroing == PeerTimers.off { peers[place].timers.zeroing = now + Constants.zeroingTime }
+        counters.handshakesGivenUp &+= 1
         emit(.handshakeGaveUp(peers[place].id))
     }
 }

@@ -13,8 +13,11 @@ import Noise
 /// After any of `receive`, `send`, `handleTimeout` and the verbs that change peers, call ``pollTransmit(into:at:now:wallTime:)`` until it
 /// gives `nil`, and be back with ``handleTimeout(now:)`` at ``nextDeadline``.
 ///
-/// It deliberately does not: judge load or limit rates (rooms for that are kept), resolve names, look at more of an inner packet
-/// than its length and addresses. It belongs to one thread.
+/// Initiations and responses are queued behind data: call ``handleQueuedHandshake(now:wallTime:)`` for each when the data at hand is
+/// through, and say with ``recordHandshakeWork(_:now:)`` how long it took.
+///
+/// It deliberately does not: read a clock to judge its load, resolve names, look at more of an inner packet than its length,
+/// addresses and congestion bits. It belongs to one thread.
 ///
 /// Source: WG; the file names follow its sections.
 public struct Device: ~Copyable {
@@ -29,7 +32,10 @@ public struct Device: ~Copyable {
     /// The greatest timestamp of all sent initiations, to keep across a restart.
     public internal(set) var lastSentTimestamp: TAI64N?
 
+    /// A key that nobody has while ``hasPrivateKey`` is false.
     var privateKey: PrivateKey
+    /// Whether there is an identity; without one no handshake takes place.
+    public private(set) var hasPrivateKey = true
     /// For messages to us.
     var macKeys: MACKeys
     let random: RandomSource
@@ -37,9 +43,15 @@ public struct Device: ~Copyable {
     var peers = PeerSlab()
     var placeByKey: [PublicKey: Int] = [:]
     var routes = AllowedIPs()
-    var indices = IndexTable()
+    var indices: IndexTable
     var deadlines = DeadlineQueue()
     var outbox = Outbox()
+    var handshakes = HandshakeQueue()
+    var load = LoadSignal()
+    var wasUnderLoad = false
+    var cookieChecker = CookieChecker()
+    var rateLimiter = HandshakeRateLimiter()
+    var cookieReplies = Queue<CookieReply>()
     var events = Queue<DeviceEvent>()
     /// Bytes of all peers' staged packets.
     var stagedByteCount = 0
@@ -53,6 +65,7 @@ public struct Device: ~Copyable {
         self.privateKey = privateKey
         self.configuration = configuration
         self.random = random
+        indices = IndexTable(tag: configuration.indexTag)
         lastSentTimestamp = configuration.lastSentTimestamp
     }
 
@@ -65,15 +78,7 @@ public struct Device: ~Copyable {
     @discardableResult
     public mutating func setPeer(_ configuration: PeerConfiguration, now: Instant) -> PeerID {
         guard configuration.publicKey != publicKey else { return .nobody }
-        let place: Int
-        if let known = placeByKey[configuration.publicKey] {
-            place = known
-        } else {
-            place = peers.insert(Peer(id: peers.nextID(), publicKey: configuration.publicKey))
-            agree(withPeerAt: place)
-            peers[place].lastTimestamp = configuration.lastTimestamp
-            placeByKey[configuration.publicKey] = place
-        }
+        let place = placeByKey[configuration.publicKey] ?? addPeer(configuration.publicKey, lastTimestamp: configuration.lastTimestamp)
         peers[place].presharedKey = configuration.presharedKey
         setAllowedIPs(configuration.allowedIPs, of: place)
         if let endpoint = configuration.endpoint, endpoint != peers[place].configuredEndpoint {
@@ -81,6 +86,34 @@ public struct Device: ~Copyable {
             moveEndpoint(of: place, to: endpoint, now: now)
         }
         setPersistentKeepalive(configuration.persistentKeepalive, of: place, now: now)
+        reschedule(place)
+        return peers[place].id
+    }
+
+    /// Changes one peer as far as `change` says so; all else goes on. A change of the device's own key is passed over.
+    ///
+    /// - Returns: the peer's ID; `nil` if it was removed, or is not there and was only to be updated.
+    @discardableResult
+    public mutating func apply(_ change: PeerChange, now: Instant) -> PeerID? {
+        guard change.publicKey != publicKey else { return nil }
+        let known = placeByKey[change.publicKey]
+        if change.remove {
+            if let known { removePeer(peers[known].id, now: now) }
+            return nil
+        }
+        if known == nil, change.updateOnly { return nil }
+        let place = known ?? addPeer(change.publicKey, lastTimestamp: nil)
+        if let presharedKey = change.presharedKey { peers[place].presharedKey = presharedKey.key.isZero ? nil : presharedKey }
+        if change.replaceAllowedIPs || !change.addedAllowedIPs.isEmpty || !change.removedAllowedIPs.isEmpty {
+            let removed = Set(change.removedAllowedIPs)
+            let kept = change.replaceAllowedIPs ? [] : peers[place].allowedIPs.filter { !removed.contains($0) }
+            setAllowedIPs(kept + change.addedAllowedIPs, of: place)
+        }
+        if let endpoint = change.endpoint {
+            peers[place].configuredEndpoint = endpoint
+            moveEndpoint(of: place, to: endpoint, now: now)
+        }
+        if let keepalive = change.persistentKeepalive { setPersistentKeepalive(keepalive, of: place, now: now) }
         reschedule(place)
         return peers[place].id
     }
@@ -98,7 +131,25 @@ public struct Device: ~Copyable {
 
     /// Changes the device's identity: all sessions end, and a peer with the new key is removed.
     public mutating func setPrivateKey(_ key: consuming PrivateKey, now: Instant) {
-        guard !key.isEqual(to: privateKey) else { return }
+        guard !hasPrivateKey || !key.isEqual(to: privateKey) else { return }
+        hasPrivateKey = true
+        replacePrivateKey(key, now: now)
+    }
+
+    /// Takes the device's identity away: all sessions end, and no handshake takes place until there is a key again.
+    public mutating func removePrivateKey(now: Instant) {
+        guard hasPrivateKey else { return }
+        hasPrivateKey = false
+        replacePrivateKey(.generate(using: random), now: now)
+    }
+
+    /// Another value with the private key, for whoever may see it; `nil` if there is none.
+    package func copyPrivateKey() -> PrivateKey? { hasPrivateKey ? privateKey.copy() : nil }
+
+    /// A peer's preshared key, for whoever may see it; `nil` if there is none.
+    package func presharedKey(of id: PeerID) -> StoredPresharedKey? { peers.place(of: id).flatMap { peers[$0].presharedKey } }
+
+    private mutating func replacePrivateKey(_ key: consuming PrivateKey, now: Instant) {
         publicKey = key.publicKey
         macKeys = MACKeys(publicKey: publicKey)
         privateKey = key
@@ -133,6 +184,7 @@ public struct Device: ~Copyable {
     public mutating func forgetTimestamp(of id: PeerID) {
         guard let place = peers.place(of: id) else { return }
         peers[place].lastTimestamp = nil
+        peers[place].lastFarAheadTimestamp = nil
         peers[place].refusedTimestamps = 0
         peers[place].lastRefusedTimestamp = nil
     }
@@ -190,11 +242,19 @@ public struct Device: ~Copyable {
         peers[place].staged.removeAll()
     }
 
+    private mutating func addPeer(_ key: PublicKey, lastTimestamp: TAI64N?) -> Int {
+        let place = peers.insert(Peer(id: peers.nextID(), publicKey: key))
+        agree(withPeerAt: place)
+        peers[place].lastTimestamp = lastTimestamp
+        placeByKey[key] = place
+        return place
+    }
+
     private mutating func agree(withPeerAt place: Int) {
         let remote = peers[place].publicKey
         do throws(HandshakeError) {
             peers[place].staticStatic = try privateKey.staticStatic(with: remote)
-            peers[place].isUsable = true
+            peers[place].isUsable = hasPrivateKey
         } catch {
             peers[place].staticStatic = SecretBytes(count: 0)
             peers[place].isUsable = false
@@ -216,6 +276,8 @@ public struct Device: ~Copyable {
     private mutating func moveEndpoint(of place: Int, to endpoint: SocketEndpoint, now: Instant) {
         guard peers[place].endpoint != endpoint else { return }
         peers[place].endpoint = endpoint
+        // The way there may be another.
+        peers[place].localAddress = nil
         guard peers[place].isHandshaking || !peers[place].keypairs.isEmpty || !peers[place].staged.isEmpty else { return }
         // Somebody else may have been asked before; the 5 s between initiations do not apply to another address.
         peers[place].timers.retransmitHandshake = PeerTimers.off
@@ -240,12 +302,25 @@ public struct Device: ~Copyable {
 /// How often things happened since the device was made.
 public struct DeviceCounters: Equatable, Sendable {
     public var initiationsSent: UInt64 = 0
+    /// Authentic ones of known peers, accepted.
+    public var initiationsReceived: UInt64 = 0
     public var responsesSent: UInt64 = 0
+    /// Authentic ones to a handshake of ours.
+    public var responsesReceived: UInt64 = 0
     /// New keys in use, by either side's handshake.
     public var sessionsEstablished: UInt64 = 0
+    /// The part of them that we began.
+    public var sessionsAsInitiator: UInt64 = 0
+    /// The part of them that the peer began.
+    public var sessionsAsResponder: UInt64 = 0
+    /// Initiations that nobody answered in time and that were sent again.
+    public var handshakesRetried: UInt64 = 0
+    /// Handshakes that nobody answered for 90 s.
+    public var handshakesGivenUp: UInt64 = 0
+    public var cookieRepliesSent: UInt64 = 0
+    public var cookiesReceived: UInt64 = 0
     public var keepalivesSent: UInt64 = 0
     public var keepalivesReceived: UInt64 = 0
-    public var cookiesReceived: UInt64 = 0
     /// Inner packets.
     public var packetsSent: UInt64 = 0
     public var packetsReceived: UInt64 = 0
@@ -257,7 +332,8 @@ extension Peer {
     func status(now: Instant) -> PeerStatus {
         PeerStatus(
             id: id, publicKey: publicKey, hasPresharedKey: presharedKey.map { !$0.key.isZero } ?? false, endpoint: endpoint,
-            allowedIPs: allowedIPs, persistentKeepalive: keepaliveInterval?.duration, lastHandshake: lastHandshake,
+            localAddress: localAddress, allowedIPs: allowedIPs, persistentKeepalive: keepaliveInterval?.duration,
+            lastHandshake: lastHandshake,
             lastHandshakeWallTime: lastHandshakeWallTime, receivedBytes: receivedBytes, sentBytes: sentBytes,
             hasSession: keypairs.isReady(now: now), stagedPackets: staged.count, lastTimestamp: lastTimestamp,
             refusedTimestamps: refusedTimestamps, lastRefusedTimestamp: lastRefusedTimestamp)

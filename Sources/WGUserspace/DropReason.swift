@@ -25,6 +25,16 @@ public enum DropReason: Int, CaseIterable, Hashable, Sendable {
     case unknownReceiverIndex
     /// A cookie reply that answers nothing we sent, or is forged.
     case invalidCookieReply
+    /// The queue of handshake messages was full.
+    case handshakeQueueFull
+    /// Under load, a handshake message without a cookie; it was answered with one.
+    case cookieRequired
+    /// The same, and there was no room for the answer.
+    case cookieReplyQueueFull
+    /// Under load, more handshakes of one source than it may ask for.
+    case rateLimited
+    /// The device has no private key now.
+    case noPrivateKey
 
     // Data messages.
     /// The session's keys are too old (REJECT-AFTER-TIME).
@@ -39,6 +49,8 @@ public enum DropReason: Int, CaseIterable, Hashable, Sendable {
     case malformedInnerPacket
     /// The inner source address is not the peer's.
     case sourceNotAllowed
+    /// A router on the way was congested, and the inner packet's transport would not see it (RFC 6040 §4.2).
+    case congestionUnseen
 
     // Packets that we were to send.
     /// No IP packet.
@@ -86,6 +98,6 @@ public struct DropCounters: Equatable, Sendable {
     }
 
     /// Room for every reason; a test compares it with `allCases`.
-    private typealias InlineCounts = InlineArray<32, UInt64>
-    package static let capacity = 32
+    private typealias InlineCounts = InlineArray<40, UInt64>
+    package static let capacity = 40
 }

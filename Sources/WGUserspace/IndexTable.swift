@@ -18,7 +18,11 @@ package struct IndexTable {
     private var entries: [Entry]
     private var mask: Int
 
-    package init() {
+    /// What the upper bits of every index say.
+    private let tag: IndexTag
+
+    package init(tag: IndexTag = IndexTag()) {
+        self.tag = tag
         entries = Array(repeating: Entry(index: 0, peer: Entry.free), count: 16)
         mask = 15
     }
@@ -37,12 +41,12 @@ package struct IndexTable {
     /// Draws an index for `peer` that is not in use.
     package mutating func draw(for peer: Int, random: RandomSource) -> UInt32 {
         if (count + 1) * 2 > entries.count { grow() }
-        var index = random.nextUInt32()
+        var index = tag.apply(to: random.nextUInt32())
         var attempts = 0
         while self.peer(of: index) != nil {
             // A broken source of randomness must not stop the loop that calls us.
             attempts += 1
-            index = attempts < 64 ? random.nextUInt32() : index &+ 1
+            index = tag.apply(to: attempts < 64 ? random.nextUInt32() : index &+ 1)
         }
         insert(Entry(index: index, peer: UInt32(peer)))
         count += 1
@@ -80,5 +84,29 @@ package struct IndexTable {
         entries = Array(repeating: Entry(index: 0, peer: Entry.free), count: old.count * 2)
         mask = entries.count - 1
         for entry in old where entry.peer != Entry.free { insert(entry) }
+    }
+}
+
+/// The upper bits of receiver indices that name the loop which a session belongs to, where several share one port. All others are
+/// random, so that an index says nothing else.
+public struct IndexTag: Hashable, Sendable {
+    /// 0 to 6.
+    public let bitCount: Int
+    public let value: UInt32
+
+    /// No bits.
+    public init() { (bitCount, value) = (0, 0) }
+
+    /// - Parameters:
+    ///   - value: below `2^bitCount`.
+    ///   - bitCount: 0 to 6.
+    public init(_ value: UInt32, bitCount: Int) {
+        precondition((0...6).contains(bitCount) && value < 1 << UInt32(bitCount), "an index tag has at most 6 bits")
+        self.bitCount = bitCount
+        self.value = value
+    }
+
+    func apply(to index: UInt32) -> UInt32 {
+        bitCount == 0 ? index : index >> UInt32(bitCount) | value << UInt32(32 - bitCount)
     }
 }

@@ -16,6 +16,7 @@ struct Peer: ~Copyable {
     struct PendingResponse {
         var message: [UInt8]
         var endpoint: SocketEndpoint
+        var localAddress: IPAddress?
     }
 
     let id: PeerID
@@ -34,6 +35,8 @@ struct Peer: ~Copyable {
     /// What the configuration said last; `endpoint` may have moved on since.
     var configuredEndpoint: SocketEndpoint?
     var endpoint: SocketEndpoint?
+    /// The local address that the peer talked to, which answers go out from.
+    var localAddress: IPAddress?
     var keepaliveInterval: Interval?
 
     var keypairs = KeypairSlots()
@@ -54,6 +57,9 @@ struct Peer: ~Copyable {
     var lastInitiationAcceptedAt: Instant?
     var lastSentTimestamp: TAI64N?
     var lastTimestamp: TAI64N?
+    /// The last accepted one that was more than a day ahead of our clock. Kept apart, so that it cannot be replayed, and yet a clock
+    /// that was put right is believed.
+    var lastFarAheadTimestamp: TAI64N?
     var refusedTimestamps: UInt64 = 0
     var lastRefusedTimestamp: TAI64N?
 

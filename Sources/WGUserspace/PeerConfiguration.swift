@@ -40,6 +40,8 @@ public struct DeviceConfiguration: Sendable {
     public var stagedBytesTotal = 16 * 1024 * 1024
     /// The last timestamp that was sent before a restart (see ``Device/lastSentTimestamp``); later ones are greater.
     public var lastSentTimestamp: TAI64N?
+    /// What the upper bits of all receiver indices say. Read when the device is made.
+    public var indexTag = IndexTag()
 
     public init() {}
 }
@@ -50,6 +52,8 @@ public struct PeerStatus: Sendable {
     public var publicKey: PublicKey
     public var hasPresharedKey: Bool
     public var endpoint: SocketEndpoint?
+    /// The local address that the peer talked to last.
+    public var localAddress: IPAddress?
     public var allowedIPs: [IPPrefix]
     public var persistentKeepalive: Duration?
     /// When the last session was agreed on, on both clocks; the civil one is what `wg show` reports.

@@ -116,6 +116,7 @@ final class TwoNodes {
             var span = bytes.mutableSpan
             var raw = span.mutableBytes
             node.core.receive(&raw, from: delivery.source, now: now, wallTime: wallTime)
+            node.core.device.handleQueuedHandshake(now: now, wallTime: wallTime)
         }
     }
 

@@ -48,9 +48,11 @@ import WGUserspace
 
     private func receive(_ message: [UInt8], _ device: inout Device, _ vector: Vector) -> (ReceiveResult, [UInt8]) {
         var message = message
-        let result = message.withSpan {
-            device.receive(&$0, from: vector.remote, now: vector.now, wallTime: WallTime(seconds: 1_700_000_000))
-        }
+        // The day of the vector's timestamp; one that is days ahead is not kept.
+        let label = (try? vector.json["timestamp"]["tai64n"].hex).flatMap { TAI64N($0.span.bytes) }
+        let wallTime = label?.wallTime ?? WallTime(seconds: 1_700_000_000)
+        var result = message.withSpan { device.receive(&$0, from: vector.remote, now: vector.now, wallTime: wallTime) }
+        if result == .queued { result = device.handleQueuedHandshake(now: vector.now, wallTime: wallTime) ?? result }
         return (result, message)
     }
 
@@ -96,11 +98,12 @@ import WGUserspace
             var buffer = [UInt8](repeating: 0xEE, count: packet.count + 64)
             buffer.replaceSubrange(16..<16 + packet.count, with: packet)
             let result = buffer.withSpan { device.send(16..<16 + packet.count, in: &$0, now: vector.now) }
-            guard case .datagram(let range, to: vector.remote, peer) = result else {
+            guard case .datagram(let transmit) = result else {
                 Issue.record("\(step["note"]): \(result)")
                 continue
             }
-            #expect(Array(buffer[range]) == datagram, "\(step["note"])")
+            #expect(transmit.endpoint == vector.remote && transmit.peer == peer)
+            #expect(Array(buffer[transmit.range]) == datagram, "\(step["note"])")
         }
     }
 

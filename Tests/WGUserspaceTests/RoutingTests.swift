@@ -87,11 +87,11 @@ import WGUserspace
         let nodes = TwoDevices()
         try nodes.connect()
         let result = nodes.send(1, from: nodes.a, size: 33)
-        guard case .datagram(let range, to: _, _) = result else {
+        guard case .datagram(let transmit) = result else {
             Issue.record("\(result)")
             return
         }
-        #expect(range.count == 16 + 48 + 16)
+        #expect(transmit.range.count == 16 + 48 + 16)
         nodes.advance(by: .seconds(1))
         #expect(nodes.b.received == [1])
 

@@ -109,7 +109,7 @@ final class TwoDevices {
         var buffer = [UInt8](repeating: 0xEE, count: packet.count + 64)
         buffer.replaceSubrange(16..<16 + packet.count, with: packet)
         let result = buffer.withSpan { node.device.send(16..<16 + packet.count, in: &$0, now: now) }
-        if case .datagram(let range, to: let endpoint, _) = result { put(Array(buffer[range]), from: node, to: endpoint) }
+        if case .datagram(let transmit) = result { put(Array(buffer[transmit.range]), from: node, to: transmit.endpoint) }
         return result
     }
 
@@ -133,7 +133,8 @@ final class TwoDevices {
     func deliver(_ bytes: [UInt8], to node: Node, from source: SocketEndpoint? = nil) -> ReceiveResult {
         var bytes = bytes
         let source = source ?? other(node).endpoint
-        let result = bytes.withSpan { node.device.receive(&$0, from: source, now: now, wallTime: wallTime) }
+        var result = bytes.withSpan { node.device.receive(&$0, from: source, now: now, wallTime: wallTime) }
+        if result == .queued { result = node.device.handleQueuedHandshake(now: now, wallTime: wallTime) ?? result }
         if case .packet(let range, from: _) = result { node.received.append(number(in: Array(bytes[range]))) }
         while let event = node.device.pollEvent() { node.events.append(event) }
         return result
