@@ -1,30 +1,36 @@
 import Inet
 import WGUserspace
 
-/// Datagrams that lie back to back and may leave as one super-datagram: one destination, one size, only the last shorter.
+/// Datagrams that lie back to back and may leave as one super-datagram: one peer, destination, source and congestion mark, one
+/// size, only the last shorter.
 struct DatagramBatch {
     private(set) var range: Range<Int>
     let segmentSize: Int
-    let endpoint: SocketEndpoint
-    let isHandshake: Bool
+    private let first: Transmit
     private(set) var count = 1
     private var hasShortTail = false
 
     init(_ first: Transmit) {
+        self.first = first
         range = first.range
         segmentSize = first.range.count
-        endpoint = first.endpoint
-        isHandshake = first.isHandshake
+    }
+
+    /// DSCP AF41 marks handshake messages, as on Linux; the lower two bits are the congestion notification (RFC 6040).
+    var departure: Departure {
+        Departure(
+            to: first.endpoint, from: first.source, segmentSize: segmentSize,
+            trafficClass: (first.isHandshake ? Self.assuredForwarding41 : 0) | first.ecn.rawValue, peer: first.peer)
     }
 
     var isFull: Bool {
-        isHandshake || hasShortTail || count == Self.maximumSegments
+        first.isHandshake || hasShortTail || count == Self.maximumSegments
             || range.upperBound + segmentSize > Self.maximumBytes
     }
 
     mutating func take(_ next: Transmit) -> Bool {
-        guard next.endpoint == endpoint, !next.isHandshake, next.range.lowerBound == range.upperBound,
-            next.range.count <= segmentSize
+        guard next.endpoint == first.endpoint, next.peer == first.peer, next.source == first.source, next.ecn == first.ecn,
+            !next.isHandshake, next.range.lowerBound == range.upperBound, next.range.count <= segmentSize
         else { return false }
         range = range.lowerBound..<next.range.upperBound
         count += 1
@@ -32,6 +38,7 @@ struct DatagramBatch {
         return true
     }
 
+    private static let assuredForwarding41: UInt8 = 0x88
     /// UDP_SEGMENT's limits.
     private static let maximumSegments = 64
     static let maximumBytes = 65_000

@@ -4,8 +4,8 @@ import NIOCore
 import NIOPosix
 import WGUserspace
 
-/// Resolves the host names of peers' endpoints: at the start, and again whenever a handshake goes unanswered, so that a peer
-/// behind a changing address is found again. Bound to the interface's event loop; the look-up itself runs on a thread pool.
+/// Resolves the host names of peers' endpoints: at the start, on every handshake retry, and when a session has gone stale, so that a
+/// peer behind a changing address is found again. A changed endpoint is sent a handshake at once. Bound to the interface's event loop; the look-up itself runs on a thread pool.
 final class EndpointResolver: @unchecked Sendable {
     private struct Name {
         let host: String
@@ -44,7 +44,9 @@ final class EndpointResolver: @unchecked Sendable {
 
     func handle(_ event: DeviceEvent) {
         switch event {
-        case .handshakeRetry(let peer), .handshakeGaveUp(let peer), .sessionStale(let peer): lookUp(peer, isUnanswered: true)
+        case .handshakeRetry(let peer), .handshakeGaveUp(let peer): lookUp(peer, isUnanswered: true)
+        // The address worked once; the name may have another by now.
+        case .sessionStale(let peer): lookUp(peer, isUnanswered: false)
         case .sessionEstablished, .endpointChanged, .timestampSent, .timestampAccepted, .timestampRefused, .timestampFarAhead, .underLoad:
             break
         }

@@ -55,4 +55,55 @@ extension InterfaceLoop {
             return true
         }
     }
+
+    /// Key and peers of a request, as one change. Under `replacePeers` a peer that is named again keeps its session: it is changed to
+    /// what the request says of it.
+    func apply(_ request: UAPI.SetRequest, resolver: EndpointResolver) {
+        changePeers { core, now in
+            switch request.privateKey {
+            case .set(let key): core.device.setPrivateKey(key.key.copy(), now: now)
+            case .remove: core.device.removePrivateKey(now: now)
+            case nil: break
+            }
+            if request.replacePeers {
+                let staying = Set(request.peers.lazy.filter { !$0.remove && !$0.updateOnly }.map(\.publicKey))
+                for id in core.device.peerIDs {
+                    guard let key = core.device.status(of: id, now: now)?.publicKey, !staying.contains(key) else { continue }
+                    resolver.forget(id)
+                    core.device.removePeer(id, now: now)
+                }
+            }
+            var seen = Set<PublicKey>()
+            for var change in request.peers {
+                if request.replacePeers, !change.remove, seen.insert(change.publicKey).inserted {
+                    change.presharedKey = change.presharedKey ?? StoredPresharedKey(.zero())
+                    change.persistentKeepalive = change.persistentKeepalive ?? .zero
+                    change.replaceAllowedIPs = true
+                }
+                if let id = core.device.peer(for: change.publicKey) {
+                    let moves = change.endpoint.map { $0 != core.device.status(of: id, now: now)?.endpoint } ?? false
+                    // An address that is set by hand takes the place of a name.
+                    if change.remove || moves { resolver.forget(id) }
+                }
+                core.device.apply(change, now: now)
+            }
+        }
+    }
+
+    /// What `get=1` answers.
+    func uapiState() -> UAPI.State {
+        withCore { core, now in
+            var state = UAPI.State(listenPort: sockets.port, fwmark: sockets.mark)
+            if let key = core.device.copyPrivateKey() { state.privateKey = StoredPrivateKey(key) }
+            for id in core.device.peerIDs {
+                guard let peer = core.device.status(of: id, now: now) else { continue }
+                state.peers.append(
+                    UAPI.State.Peer(
+                        publicKey: peer.publicKey, presharedKey: core.device.presharedKey(of: id), endpoint: peer.endpoint,
+                        lastHandshake: peer.lastHandshakeWallTime, receivedBytes: peer.receivedBytes, sentBytes: peer.sentBytes,
+                        persistentKeepalive: peer.persistentKeepalive, allowedIPs: peer.allowedIPs))
+            }
+            return state
+        }
+    }
 }

@@ -21,7 +21,7 @@ final class InterfaceLoop: @unchecked Sendable {
     /// Each port at most once.
     var readQueue = CircularBuffer<ConnectionPort>()
     private var isTurnScheduled = false
-    private var isTransmitScheduled = false
+    private var isRestScheduled = false
     /// What dials choose their source from.
     var addresses: [InterfaceAddress] = []
     private var closing: EventLoopFuture<Void>?
@@ -51,7 +51,8 @@ final class InterfaceLoop: @unchecked Sendable {
     func start(port: UInt16, mark: UInt32, peerEvents: @escaping (DeviceEvent) -> Void) -> EventLoopFuture<Void> {
         self.peerEvents = peerEvents
         let handlers = UDPSockets.Handlers(
-            receive: { [self] in receive(&$0, $1) }, batchEnded: { [self] in turn() }, unblocked: { [self] in scheduleTurn() })
+            receive: { [self] in receive(&$0, $1) }, batchEnded: { [self] in turn() }, unblocked: { [self] in scheduleTurn() },
+            sourceRefused: { [self] in if let peer = $0.peer { core.device.forgetLocalAddress(of: peer) } })
         return sockets.bind(port: port, mark: mark, handlers: handlers).map { [self] in scheduleTurn() }
     }
 
@@ -126,7 +127,6 @@ final class InterfaceLoop: @unchecked Sendable {
         let now = SystemEdges.now
         // The timer stands still while the machine sleeps, this clock does not.
         if let deadline = core.nextDeadline, deadline <= now { core.handleTimeout(now: now) }
-        serveHandshakes()
         drainEvents()
         var left = readQueue.count
         while left > 0, let port = readQueue.popFirst() {
@@ -135,22 +135,25 @@ final class InterfaceLoop: @unchecked Sendable {
             port.deliver()
         }
         transmit(now: now)
+        if core.device.hasQueuedHandshakes { serveHandshakes() }
         drainEvents()
         if !readQueue.isEmpty { scheduleTurn() }
-        if core.device.hasQueuedHandshakes { transmitSoon() }
         armTimer()
     }
 
-    /// Behind data, and for a part of the time only: a flood of handshakes does not stop what is under way.
+    /// Behind data, and for a part of the time only: a flood of handshakes does not stop what is under way. If more wait, the sockets
+    /// are looked at first.
     private func serveHandshakes() {
-        guard core.device.hasQueuedHandshakes else { return }
+        let wallTime = SystemEdges.wallTime
         let start = SystemEdges.now
         var now = start
         repeat {
-            core.device.handleQueuedHandshake(now: now, wallTime: SystemEdges.wallTime)
+            core.device.handleQueuedHandshake(now: now, wallTime: wallTime)
             now = SystemEdges.now
         } while core.device.hasQueuedHandshakes && now - start < Self.handshakeTurn
         core.device.recordHandshakeWork(now - start, now: now)
+        transmit(now: now)
+        if core.device.hasQueuedHandshakes { turnSoon() }
     }
 
     private func drainEvents() {
@@ -184,7 +187,7 @@ final class InterfaceLoop: @unchecked Sendable {
         var left = Self.maximumTurnBytes
         while !sockets.isBlocked {
             guard left > 0 else {
-                transmitSoon()
+                turnSoon()
                 break
             }
             var buffer = MutableRawSpan(_unsafeBytes: outgoing)
@@ -205,22 +208,19 @@ final class InterfaceLoop: @unchecked Sendable {
         if let batch { _ = send(batch) }
     }
 
-    /// The rest of a long transmission. A timer, because the loop runs tasks that are ready before it looks at its sockets.
-    private func transmitSoon() {
-        guard !isTransmitScheduled else { return }
-        isTransmitScheduled = true
+    /// The rest of a long turn. A timer, because the loop runs tasks that are ready before it looks at its sockets.
+    private func turnSoon() {
+        guard !isRestScheduled else { return }
+        isRestScheduled = true
         eventLoop.scheduleTask(in: Self.breath) { [self] in
-            isTransmitScheduled = false
+            isRestScheduled = false
             turn()
         }
     }
 
     /// - Returns: what it cost, in bytes.
     private func send(_ batch: DatagramBatch) -> Int {
-        sockets.send(
-            UnsafeRawBufferPointer(rebasing: outgoing[batch.range]),
-            Departure(
-                to: batch.endpoint, segmentSize: batch.segmentSize, trafficClass: batch.isHandshake ? Self.handshakeTrafficClass : 0))
+        sockets.send(UnsafeRawBufferPointer(rebasing: outgoing[batch.range]), batch.departure)
         return max(batch.range.count, Self.costOfSend)
     }
 
@@ -243,12 +243,10 @@ final class InterfaceLoop: @unchecked Sendable {
     private static let maximumTurnBytes = 4 * 1024 * 1024
     /// A send call costs about as much as this many bytes in large batches.
     private static let costOfSend = 8 * 1024
-    /// What handshakes may take of a turn.
-    private static let handshakeTurn = Duration.milliseconds(1)
+    /// What handshakes may take of a turn: some of them, beside the millisecond or more that a batch of data takes.
+    private static let handshakeTurn = Duration.microseconds(300)
     private static let breath = TimeAmount.microseconds(10)
     /// A deadline that is never met must not become a busy loop.
     private static let shortestDelay = TimeAmount.microseconds(250)
     private static let resetsAtOnce = 1024
-    /// DSCP AF41, as WireGuard marks handshake messages.
-    private static let handshakeTrafficClass: UInt8 = 0x88
 }

@@ -37,6 +37,8 @@ extension InterfaceLoop {
                 if let peer = core.device.status(of: id, now: now) { status.peers.append(peer) }
             }
             status.counters = core.device.counters
+            status.isUnderLoad = core.device.isUnderLoad(now: now)
+            status.queuedHandshakes = core.device.queuedHandshakeCount
             let counts = core.stack.counts
             status.tcpConnections = counts.connections
             status.timeWaitConnections = counts.timeWait
@@ -68,8 +70,14 @@ extension InterfaceLoop {
         case .sessionEstablished(let id): return key(id).map { .sessionEstablished($0) }
         case .endpointChanged(let id, let endpoint): return key(id).map { .endpointChanged($0, endpoint) }
         case .handshakeGaveUp(let id): return key(id).map { .handshakeGaveUp($0) }
-        case .handshakeRetry, .sessionStale, .timestampSent, .timestampAccepted, .timestampRefused, .timestampFarAhead, .underLoad:
-            return nil
+        case .handshakeRetry, .sessionStale: return nil
+        case .timestampSent(let sent): return .timestampSent(sent)
+        case .timestampAccepted(let id, let accepted): return key(id).map { .timestampAccepted($0, accepted) }
+        case .timestampRefused(let id, let refused):
+            guard let peer = withCore({ core, _ in core.device.status(of: id) }) else { return nil }
+            return .timestampRefused(peer.publicKey, refused: refused, last: peer.lastTimestamp ?? refused)
+        case .timestampFarAhead(let id, let accepted): return key(id).map { .timestampFarAhead($0, accepted) }
+        case .underLoad(let isUnderLoad): return .underLoad(isUnderLoad)
         }
     }
 }

@@ -28,11 +28,7 @@ extension WireGuardInterface {
     /// - Throws: (the future fails with) `InterfaceError.bindFailed`, `TunnelError.interfaceClosed`.
     public func setListenPort(_ port: UInt16) -> EventLoopFuture<UInt16> {
         eventLoop.flatSubmit {
-            let sockets = self.interfaceLoop.sockets
-            return sockets.rebind(port: port).map {
-                self.facts.withLockedValue { $0.listenPort = sockets.port }
-                return sockets.port
-            }
+            self.move(to: port).map { self.interfaceLoop.sockets.port }
         }
     }
 
@@ -58,12 +54,52 @@ extension WireGuardInterface {
     /// Peers that the change does not touch keep their sessions and connections, also under `replacePeers`.
     /// - Throws: (the future fails with) `UAPI.Fault`.
     public func apply(_ request: UAPI.SetRequest) -> EventLoopFuture<Void> {
-        eventLoop.makeFailedFuture(UAPI.Fault.unknown)
+        eventLoop.flatSubmit {
+            let loop = self.interfaceLoop
+            guard !loop.isClosed else { return loop.eventLoop.makeFailedFuture(UAPI.Fault.io) }
+            let formerMark = loop.sockets.mark
+            do throws(InterfaceError) {
+                if let mark = request.fwmark { try loop.sockets.setMark(mark) }
+            } catch {
+                return loop.eventLoop.makeFailedFuture(UAPI.Fault(error))
+            }
+            let moved = request.listenPort.map { self.move(to: $0) } ?? loop.eventLoop.makeSucceededVoidFuture()
+            return moved.flatMapErrorThrowing { error in
+                // What could be set can be set back.
+                if !loop.isClosed { try? loop.sockets.setMark(formerMark) }
+                throw (error as? InterfaceError).map(UAPI.Fault.init) ?? UAPI.Fault.io
+            }.flatMapThrowing {
+                guard !loop.isClosed else { throw UAPI.Fault.io }
+                loop.apply(request, resolver: self.resolver)
+                if case .set(let key) = request.privateKey { self.facts.withLockedValue { $0.publicKey = key.key.publicKey } }
+            }
+        }
     }
 
     /// The interface as `wg show` and `wg showconf` see it, with its keys.
     /// - Throws: (the future fails with) `UAPI.Fault`.
     public func uapiState() -> EventLoopFuture<UAPI.State> {
-        eventLoop.makeFailedFuture(UAPI.Fault.unknown)
+        eventLoop.submit {
+            guard !self.interfaceLoop.isClosed else { throw UAPI.Fault.io }
+            return self.interfaceLoop.uapiState()
+        }
+    }
+
+    /// On the interface's loop. Peers with a session hear of it at once.
+    private func move(to port: UInt16) -> EventLoopFuture<Void> {
+        let loop = interfaceLoop
+        return loop.sockets.rebind(port: port).map {
+            self.facts.withLockedValue { $0.listenPort = loop.sockets.port }
+            loop.withCore { core, now in core.device.announceAddress(now: now) }
+        }
+    }
+}
+
+extension UAPI.Fault {
+    fileprivate init(_ error: InterfaceError) {
+        switch error {
+        case .bindFailed(_, let errno), .markRefused(_, let errno): self.init(errno: errno)
+        case .noPrivateKey, .noAddress: self = .invalid
+        }
     }
 }
