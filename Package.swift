@@ -37,6 +37,7 @@ let package = Package(
         .target(name: "Noise", dependencies: ["CSodium", "CCrypto", "Inet"], swiftSettings: strictMemorySafe),
         .target(name: "WGUserspace", dependencies: ["Noise", "Inet"], swiftSettings: strictMemorySafe),
         .target(name: "TCPStack", dependencies: ["Inet"], swiftSettings: strictMemorySafe),
+        .target(name: "Vectors", dependencies: ["Noise", "WGUserspace", "Inet"], swiftSettings: strict),
         .target(
             name: "NIOWireGuard",
             dependencies: [
@@ -50,7 +51,7 @@ let package = Package(
         .target(
             name: "Proxy",
             dependencies: [
-                "Inet", "Noise", "WGUserspace", "TCPStack", "NIOWireGuard",
+                "Inet", "Noise", "WGUserspace", "TCPStack", "NIOWireGuard", "Vectors",
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
@@ -84,6 +85,7 @@ let package = Package(
         .testTarget(name: "InetTests", dependencies: ["Inet", "TestSupport"], swiftSettings: strict),
         .testTarget(name: "NoiseTests", dependencies: ["Noise", "Inet", "TestSupport"], swiftSettings: strict),
         .testTarget(name: "WGUserspaceTests", dependencies: ["WGUserspace", "Noise", "Inet", "TestSupport"], swiftSettings: strict),
+        .testTarget(name: "VectorsTests", dependencies: ["Vectors"], swiftSettings: strict),
         .testTarget(name: "TCPStackTests", dependencies: ["TCPStack", "Inet", "TestSupport"], swiftSettings: strict),
         .testTarget(
             name: "NIOWireGuardTests",

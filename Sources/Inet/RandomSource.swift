@@ -33,8 +33,9 @@ public struct RandomSource: Sendable {
         return nanoseconds <= 0 ? .zero : .nanoseconds(Int64(next(below: UInt64(nanoseconds) + 1)))
     }
 
-    /// A repeatable generator (SplitMix64). For tests and simulations only: it is predictable.
-    public static func seeded(_ seed: UInt64) -> RandomSource {
+    /// A repeatable generator (SplitMix64). For tests and test vectors only: it is predictable, so no embedder can reach it, and
+    /// `scripts/check` refuses it in every target but `Vectors`.
+    package static func seeded(_ seed: UInt64) -> RandomSource {
         let generator = SplitMix64(seed: seed)
         return RandomSource { bytes in
             var offset = 0
