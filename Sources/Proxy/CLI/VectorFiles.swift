@@ -2,15 +2,15 @@ import Glibc
 import Vectors
 
 /// Finds and reads the files that `vectors run` is given. Both are bounded.
-enum VectorFiles {
+package enum VectorFiles {
     /// 16: how deep directories are walked.
-    static let maximumDepth = 16
+    package static let maximumDepth = 16
     /// 10,000: files of one run.
-    static let maximumFiles = 10_000
+    package static let maximumFiles = 10_000
 
     /// The files at `path`: itself, or all `*.json` and `*.txt` below it, sorted. Links in directories are not followed, so
     /// that there are no loops.
-    static func find(_ path: String) throws(VectorFileFault) -> [String] {
+    package static func find(_ path: String) throws(VectorFileFault) -> [String] {
         var status = stat()
         guard path != "-" else { return [path] }
         guard stat(path, &status) == 0 else { throw VectorFileFault(path: path, code: errno) }
@@ -64,9 +64,9 @@ enum VectorFiles {
 }
 
 /// Why a file cannot be run.
-struct VectorFileFault: Error {
-    var path: String
-    var reason: String
+package struct VectorFileFault: Error {
+    package var path: String
+    package var reason: String
 
     init(path: String, reason: String) {
         self.path = path

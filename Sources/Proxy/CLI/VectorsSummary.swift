@@ -1,11 +1,11 @@
 import Vectors
 
 /// What `vectors run` has to say of a file.
-struct VectorFileResult {
-    var path: String
-    var report: VectorReport
+package struct VectorFileResult {
+    package var path: String
+    package var report: VectorReport
 
-    init(path: String, report: VectorReport) {
+    package init(path: String, report: VectorReport) {
         self.path = path
         self.report = report
     }
@@ -15,7 +15,7 @@ struct VectorFileResult {
     }
 
     /// A line for each failure, and one for the file. Text of the file is escaped.
-    var lines: [String] {
+    package var lines: [String] {
         let name = LogText.escape(path)
         if let fault = report.fault { return failureLines + ["\(name): error: \(LogText.escape(fault))"] }
         var line = "\(name): \(report.format?.rawValue ?? "unknown"): \(report.passed) passed, \(report.failures.count) failed"
@@ -31,7 +31,7 @@ struct VectorFileResult {
         report.failures.map { "\(LogText.escape(path)): \(LogText.escape($0.name)): \(LogText.escape($0.mismatch.description))" }
     }
 
-    var json: JSON {
+    package var json: JSON {
         .object([
             JSON.Member("file", .string(path)),
             JSON.Member("format", report.format.map { .string($0.rawValue) } ?? .null),
