@@ -97,7 +97,7 @@ import Vectors
             var format: String?
             var error: String?
             var passed, failed, skipped: Int
-            var skipped_reasons: [String: Int]
+            var skippedReasons: [String: Int]
             var failures: [Failure]
         }
         var report = VectorReport()
@@ -106,12 +106,14 @@ import Vectors
         report.add("", .skipped("DH not supported"))
         let text = VectorFileResult(path: "x\"\n", report: report).json.line
         #expect(!text.contains("\n"))
-        let line = try JSONDecoder().decode(Line.self, from: Data(text.utf8))
+        let decoder = JSONDecoder()
+        decoder.keyDecodingStrategy = .convertFromSnakeCase
+        let line = try decoder.decode(Line.self, from: Data(text.utf8))
         #expect(
             line
                 == Line(
                     file: "x\"\n", format: "wireguard", error: nil, passed: 0, failed: 1, skipped: 1,
-                    skipped_reasons: ["DH not supported": 1],
+                    skippedReasons: ["DH not supported": 1],
                     failures: [.init(case: "c", step: "s", offset: 3, expected: "0a", actual: "0b")]))
     }
 }
