@@ -11,7 +11,6 @@ extension Device {
     /// Our address has changed, the port say: every peer with a session gets an empty packet, by which it finds us.
     public mutating func announceAddress(now: Instant) {
         for place in peers.places where peers.contains(place) && peers[place].keypairs.isReady(now: now) {
-            peers[place].localAddress = nil
             peers[place].wantsKeepalive = true
             outbox.enqueue(&peers[place])
         }
