@@ -5,24 +5,32 @@ import WGUserspace
 /// What `wg show` and `wg showconf` print about an interface, to the letter.
 ///
 /// Source: wireguard-tools 1.0.20210914, show.c and showconf.c.
-struct WGReport {
-    static let fields = [
+package struct WGReport {
+    package static let fields = [
         "public-key", "private-key", "listen-port", "fwmark", "peers", "preshared-keys", "endpoints", "allowed-ips",
         "latest-handshakes", "transfer", "persistent-keepalive", "dump",
     ]
 
-    var name: String
-    var state: UAPI.State
+    package var name: String
+    package var state: UAPI.State
     /// Seconds since 1970.
-    var now: UInt64
-    var isColored = false
+    package var now: UInt64
+    package var isColored: Bool
     /// `WG_HIDE_KEYS=never`.
-    var showsKeys = false
+    package var showsKeys: Bool
+
+    package init(name: String, state: UAPI.State, now: UInt64, isColored: Bool = false, showsKeys: Bool = false) {
+        self.name = name
+        self.state = state
+        self.now = now
+        self.isColored = isColored
+        self.showsKeys = showsKeys
+    }
 
     // MARK: For people
 
     /// The human form.
-    func pretty() -> String {
+    package func pretty() -> String {
         var lines: [String] = []
         lines.append(reset + green + bold + "interface" + reset + ": " + green + name + reset)
         if let key = state.privateKey {
@@ -109,7 +117,7 @@ struct WGReport {
 
     /// One of `fields`, tab-separated; `nil` for another one.
     /// - Parameter isNamed: whether each line begins with the interface's name.
-    func field(_ field: String, isNamed: Bool) -> String? {
+    package func field(_ field: String, isNamed: Bool) -> String? {
         let lead = isNamed ? name + "\t" : ""
         func each(_ value: (UAPI.State.Peer) -> String) -> String {
             state.peers.map { lead + $0.publicKey.base64 + "\t" + value($0) + "\n" }.joined()
@@ -141,7 +149,7 @@ struct WGReport {
     }
 
     /// What `wg setconf` reads.
-    func configuration() -> String {
+    package func configuration() -> String {
         var text = "[Interface]\n"
         if state.listenPort != 0 { text += "ListenPort = \(state.listenPort)\n" }
         if state.fwmark != 0 { text += "FwMark = \(hexadecimal(state.fwmark))\n" }

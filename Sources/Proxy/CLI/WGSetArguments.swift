@@ -5,13 +5,20 @@ import WGUserspace
 /// The words behind `wg set NAME`.
 ///
 /// Source: wg(8), "set".
-struct WGSetArguments {
+package struct WGSetArguments {
     /// Reads a file that holds a key.
-    var readFile: (String) throws -> [UInt8]
+    package var readFile: (String) throws -> [UInt8]
     /// Finds the address of `HOST:PORT`.
-    var resolve: (WGQuickFile.Endpoint) throws -> SocketEndpoint
+    package var resolve: (WGQuickFile.Endpoint) throws -> SocketEndpoint
 
-    func parse(_ words: [String]) throws -> UAPI.SetRequest {
+    package init(
+        readFile: @escaping (String) throws -> [UInt8], resolve: @escaping (WGQuickFile.Endpoint) throws -> SocketEndpoint
+    ) {
+        self.readFile = readFile
+        self.resolve = resolve
+    }
+
+    package func parse(_ words: [String]) throws -> UAPI.SetRequest {
         var request = UAPI.SetRequest()
         var peer: PeerChange?
         var rest = words[...]
@@ -116,7 +123,7 @@ struct WGSetArguments {
 
 extension UAPI.SetRequest {
     /// What makes an interface be as `file` says.
-    enum Manner {
+    package enum Manner {
         /// `setconf`: whatever the file does not mention goes.
         case replace
         /// `addconf`: what the file mentions, and nothing else.
@@ -125,7 +132,7 @@ extension UAPI.SetRequest {
         case synchronize(UAPI.State)
     }
 
-    init(_ file: WGQuickFile, _ manner: Manner, resolve: (WGQuickFile.Endpoint) throws -> SocketEndpoint) throws {
+    package init(_ file: WGQuickFile, _ manner: Manner, resolve: (WGQuickFile.Endpoint) throws -> SocketEndpoint) throws {
         self.init()
         privateKey = file.privateKey.map { $0.key.isZero ? .remove : .set($0) }
         listenPort = file.listenPort

@@ -48,7 +48,9 @@ package final class UAPISocket: Sendable {
             }
         } configure: {
             // Nothing is read before it is known who writes; and a client that has only shut down its side still gets its answer.
+            // One buffer a read, so that no more than one waits behind a request.
             $0.childChannelOption(.autoRead, value: false).childChannelOption(.allowRemoteHalfClosure, value: true)
+                .childChannelOption(.maxMessagesPerRead, value: 1)
         }
         return UAPISocket(path: path, channel: channel)
     }
@@ -99,8 +101,14 @@ private final class UAPIHandler: ChannelInboundHandler {
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         let buffer = unwrapInboundIn(data)
-        guard case .reading = state else { return SecretBuffer.wipe(buffer) }
-        receive(buffer, context)
+        switch state {
+        case .reading: receive(buffer, context)
+        case .answering:
+            // A read was under way when the request before it was complete.
+            var buffer = buffer
+            if rest?.writeBuffer(&buffer) == nil { rest = buffer }
+        case .closed: SecretBuffer.wipe(buffer)
+        }
     }
 
     func channelReadComplete(context: ChannelHandlerContext) { readOn(context) }

@@ -12,7 +12,10 @@ import Testing
             "gateway --wg g --route app.example.com=10.1.0.2 --route b.c=10.1.0.3:81 --https 127.0.0.1:8443 --https [::1]:8443 --http 127.0.0.1:8080 --state d --cert c --key k",
             "gateway --config gateway.toml --check --log-level debug --log-format json", "echo --wg f --listen-port 7",
             "dial --wg f 10.1.0.2:7",
-            "status", "status --json --state d", "init --domain a.b --endpoint h:1 --out d", "keys", "keys f", "keys --private",
+            "agent --wg f --target t:1 --interface wg0", "wg", "wg show", "wg show wg0", "wg show all dump", "wg show interfaces",
+            "wg showconf wg0", "wg set wg0 peer K allowed-ips -10.0.0.1/32 persistent-keepalive 25", "wg setconf wg0 f", "wg addconf wg0 f",
+            "wg syncconf wg0 f", "wg forget-timestamp K --state d", "status", "status --json --state d",
+            "init --domain a.b --endpoint h:1 --out d", "keys", "keys f", "keys --private",
         ])
     func documented(line: String) { #expect(parses(line.split(separator: " ").map(String.init))) }
 
