@@ -37,7 +37,7 @@ package enum Constants {
     /// A timestamp that is farther ahead of our clock is a wrong clock's; it is warned of.
     package static let farAheadSeconds: UInt64 = 24 * 3600
     /// Cookie replies that wait to be sent; a sender that gets none asks again in 5 s.
-    package static let maximumCookieReplies = 64
+    package static let maximumCookieReplies = 512
     /// WG §5.4.6: the inner packet is padded to a multiple of this.
     package static let paddingMultiple = 16
     /// Events that wait to be polled; what comes then is lost and counted.

@@ -19,10 +19,12 @@ struct CookieJar {
 
     /// Takes a cookie reply.
     ///
-    /// - Parameter keys: those of the peer.
+    /// - Parameter publicKey: the peer's. Its keys are derived for each reply: replies are rare, and kept keys cost a kilobyte a peer.
     /// - Returns: `false` if it answers nothing we sent, or is forged.
-    mutating func receive(_ reply: RawSpan, keys: MACKeys, now: Instant) -> Bool {
-        guard let mac1 = lastMAC1, let cookie = Cookie(reply: reply, mac1: mac1, keys: keys) else { return false }
+    mutating func receive(_ reply: RawSpan, from publicKey: PublicKey, now: Instant) -> Bool {
+        guard let mac1 = lastMAC1, let cookie = Cookie(reply: reply, mac1: mac1, keys: MACKeys(publicKey: publicKey)) else {
+            return false
+        }
         lastMAC1 = nil
         self.cookie = cookie
         expiresAt = now + Constants.cookieLifetime

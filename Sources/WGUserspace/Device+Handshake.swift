@@ -19,12 +19,10 @@ extension Device {
     public mutating func handleQueuedHandshake(now: Instant, wallTime: WallTime) -> ReceiveResult? {
         load.noteQueue(handshakes.count, now: now)
         noteLoad(now: now)
-        var work = InlineArray<19, UInt64>(repeating: 0)
-        var words = work.mutableSpan
+        var work = HandshakeQueue.MessageBuffer(repeating: 0)
+        guard let entry = handshakes.popFirst(into: &work) else { return nil }
         // Integers have no padding, so that looking at their bytes is sound.
-        var buffer = unsafe words.mutableBytes
-        guard let entry = handshakes.popFirst(into: &buffer) else { return nil }
-        let message = buffer.bytes.extracting(0..<entry.byteCount)
+        let message = unsafe work.span.bytes.extracting(0..<entry.byteCount)
         let result = handle(message, entry, now: now, wallTime: wallTime)
         if case .dropped(let reason) = result { drops.count(reason) }
         return result
@@ -40,19 +38,21 @@ extension Device {
 
     /// mac1 comes first: it costs a microsecond, and keeps out all who do not know our public key.
     mutating func queueHandshake(_ message: RawSpan, from source: SocketEndpoint, to local: IPAddress?, now: Instant) -> ReceiveResult {
+        guard hasPrivateKey else { return .dropped(.noPrivateKey) }
         guard macKeys.isValidMAC1(message: message) else { return .dropped(.invalidMAC1) }
         guard handshakes.append(message, from: source, to: local) else { return .dropped(.handshakeQueueFull) }
         return .queued
     }
 
-    private mutating func noteLoad(now: Instant) {
+    /// Tells the owner when load begins and ends.
+    mutating func noteLoad(now: Instant) {
         let isUnderLoad = load.isUnderLoad(now: now)
         guard isUnderLoad != wasUnderLoad else { return }
         wasUnderLoad = isUnderLoad
         emit(.underLoad(isUnderLoad))
     }
 
-    private mutating func handle(_ message: RawSpan, _ entry: HandshakeQueue.Entry, now: Instant, wallTime: WallTime) -> ReceiveResult {
+    private mutating func handle(_ message: RawSpan, _ entry: HandshakeQueue.Arrival, now: Instant, wallTime: WallTime) -> ReceiveResult {
         guard hasPrivateKey else { return .dropped(.noPrivateKey) }
         if load.isUnderLoad(now: now) {
             guard cookieChecker.isValidMAC2(of: message, from: entry.source, now: now) else {
@@ -70,14 +70,15 @@ extension Device {
 
     /// A cookie reply that waits to be sent.
     struct CookieReply {
-        var message: [UInt8]
+        var message: InlineArray<8, UInt64>
         var endpoint: SocketEndpoint
         var localAddress: IPAddress?
     }
 
-    private mutating func askForCookie(_ message: RawSpan, _ entry: HandshakeQueue.Entry, now: Instant) -> ReceiveResult {
+    private mutating func askForCookie(_ message: RawSpan, _ entry: HandshakeQueue.Arrival, now: Instant) -> ReceiveResult {
         guard cookieReplies.count < Constants.maximumCookieReplies else { return .dropped(.cookieReplyQueueFull) }
-        var reply = [UInt8](repeating: 0, count: HandshakeMessage.cookieReplyByteCount)
+        // Integers have no padding, here and below.
+        var reply = InlineArray<8, UInt64>(repeating: 0)
         var span = reply.mutableSpan
         var bytes = unsafe span.mutableBytes
         cookieChecker.writeReply(to: message, from: entry.source, into: &bytes, keys: macKeys, random: random, now: now)
@@ -89,7 +90,8 @@ extension Device {
         buffer.copy(unsafe reply.message.span.bytes, at: offset)
         counters.cookieRepliesSent &+= 1
         return Transmit(
-            range: offset..<offset + reply.message.count, endpoint: reply.endpoint, source: reply.localAddress, peer: nil, isHandshake: true
+            range: offset..<offset + HandshakeMessage.cookieReplyByteCount, endpoint: reply.endpoint, source: reply.localAddress, peer: nil,
+            isHandshake: true
         )
     }
 
@@ -101,23 +103,23 @@ extension Device {
         do throws(HandshakeError) {
             var handshake = try ResponderHandshake.receive(initiation: message, staticKey: privateKey, staticPublic: publicKey)
             guard let place = placeByKey[handshake.remoteStatic] else { return .dropped(.unknownPeer) }
-            guard peers[place].isUsable else { return .dropped(.unusablePeer) }
+            guard agree(withPeerAt: place) else { return .dropped(.unusablePeer) }
             let timestamp = try handshake.openTimestamp(precomputedStaticStatic: peers[place].staticStatic)
-            let isFarAhead = timestamp.wallTime.seconds > wallTime.seconds &+ Constants.farAheadSeconds
-            guard isFresh(timestamp, of: place, isFarAhead: isFarAhead) else {
-                if peers[place].refusedTimestamps == 0 { emit(.timestampRefused(peers[place].id, timestamp)) }
-                peers[place].refusedTimestamps &+= 1
-                peers[place].lastRefusedTimestamp = timestamp
+            let verdict = peers[place].timestamps.judge(timestamp, wallTime: wallTime)
+            guard verdict != .refused else {
+                if peers[place].timestamps.refuse(timestamp) { emit(.timestampRefused(peers[place].id, timestamp)) }
                 return .dropped(.staleTimestamp)
             }
             if let last = peers[place].lastInitiationAcceptedAt, now < last + Constants.initiationInterval {
                 return .dropped(.initiationFlood)
             }
             try respond(to: handshake, of: place, from: source, at: local, now: now)
-            accept(timestamp, of: place, isFarAhead: isFarAhead)
+            let isFirstFarAhead = verdict == .newAndFarAhead && !peers[place].timestamps.hasFarAhead
+            peers[place].timestamps.accept(timestamp, as: verdict)
+            if verdict == .new { emit(.timestampAccepted(peers[place].id, timestamp)) }
+            if isFirstFarAhead { emit(.timestampFarAhead(peers[place].id, timestamp)) }
             counters.initiationsReceived &+= 1
-            peers[place].refusedTimestamps = 0
-            peers[place].lastRefusedTimestamp = nil
+            peers[place].handshakes.initiationsReceived &+= 1
             peers[place].lastInitiationAcceptedAt = now
             peers[place].authenticatedReceived(byteCount: message.byteCount, now: now)
             peers[place].timers.sessionDerived(now: now, random: random)
@@ -127,24 +129,6 @@ extension Device {
             return .handled
         } catch {
             return .dropped(DropReason(error))
-        }
-    }
-
-    /// Later than the last accepted one (WG §5.1). Of those that were far ahead, which are kept apart, only a far-ahead one has to be
-    /// later, so that a peer's clock that was put right is believed at once.
-    private func isFresh(_ timestamp: TAI64N, of place: Int, isFarAhead: Bool) -> Bool {
-        if let last = peers[place].lastTimestamp, timestamp <= last { return false }
-        guard isFarAhead, let last = peers[place].lastFarAheadTimestamp else { return true }
-        return timestamp > last
-    }
-
-    private mutating func accept(_ timestamp: TAI64N, of place: Int, isFarAhead: Bool) {
-        if isFarAhead {
-            if peers[place].lastFarAheadTimestamp == nil { emit(.timestampFarAhead(peers[place].id, timestamp)) }
-            peers[place].lastFarAheadTimestamp = timestamp
-        } else {
-            peers[place].lastTimestamp = timestamp
-            emit(.timestampAccepted(peers[place].id, timestamp))
         }
     }
 
@@ -218,12 +202,11 @@ extension Device {
         guard let place = indices.peer(of: message.littleEndian32(at: HandshakeIndex.cookieReplyReceiver)) else {
             return .dropped(.unknownReceiverIndex)
         }
-        let keys = peers[place].macKeys
-        guard peers[place].cookies.receive(message, keys: keys, now: now) else { return .dropped(.invalidCookieReply) }
+        let publicKey = peers[place].publicKey
+        guard peers[place].cookies.receive(message, from: publicKey, now: now) else { return .dropped(.invalidCookieReply) }
         counters.cookiesReceived &+= 1
         return .handled
     }
-
 }
 
 extension DropReason {

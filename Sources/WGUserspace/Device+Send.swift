@@ -82,7 +82,11 @@ extension Device {
 
     /// Keeps a copy of `packet` until the peer has a session, and asks for one.
     private mutating func stage(_ packet: RawSpan, for place: Int, now: Instant) -> SendResult {
-        guard peers[place].isUsable else {
+        guard hasPrivateKey else {
+            drops.count(.noPrivateKey)
+            return .dropped(.noPrivateKey)
+        }
+        guard agree(withPeerAt: place) else {
             drops.count(.unusablePeer)
             return .dropped(.unusablePeer)
         }
@@ -170,7 +174,7 @@ extension Device {
     private mutating func writeInitiation(
         to place: Int, into buffer: inout MutableRawSpan, at offset: Int, now: Instant, wallTime: WallTime
     ) -> Transmit? {
-        guard let endpoint = peers[place].endpoint, peers[place].isUsable else { return nil }
+        guard let endpoint = peers[place].endpoint, hasPrivateKey, agree(withPeerAt: place) else { return nil }
         peers[place].forgetInitiation(indices: &indices)
         let index = indices.draw(for: place, random: random)
         let timestamp = nextTimestamp(for: place, wallTime: wallTime)
@@ -193,6 +197,7 @@ extension Device {
         peers[place].timers.retransmitHandshake = now + Constants.rekeyTimeout + random.jitter()
         peers[place].authenticatedSent(byteCount: range.count, now: now)
         counters.initiationsSent &+= 1
+        peers[place].handshakes.initiationsSent &+= 1
         emit(.timestampSent(timestamp))
         return Transmit(range: range, endpoint: endpoint, source: peers[place].localAddress, peer: peers[place].id, isHandshake: true)
     }
@@ -200,7 +205,7 @@ extension Device {
     /// A timestamp that is later than all that this peer has seen of us, even if the clock stood still or stepped back.
     private mutating func nextTimestamp(for place: Int, wallTime: WallTime) -> TAI64N {
         var timestamp = TAI64N(wallTime)
-        if let last = peers[place].lastSentTimestamp ?? configuration.lastSentTimestamp, timestamp <= last { timestamp = last.next() }
+        if let last = peers[place].lastSentTimestamp ?? timestampFloor, timestamp <= last { timestamp = last.next() }
         peers[place].lastSentTimestamp = timestamp
         lastSentTimestamp = max(lastSentTimestamp ?? timestamp, timestamp)
         return timestamp

@@ -9,6 +9,7 @@ extension Device {
             // Everything that was due is disarmed or in the future now, so that the loop ends.
             reschedule(place)
         }
+        noteLoad(now: now)
     }
 
     private mutating func handleTimeout(of place: Int, now: Instant) {
@@ -23,7 +24,7 @@ extension Device {
             emit(.handshakeRetry(peers[place].id))
         }
         if peers[place].timers.fireNewHandshake(now: now) {
-            emit(.sessionStale(peers[place].id))
+            if peers[place].keypairs.isReady(now: now), !peers[place].isHandshaking { emit(.sessionStale(peers[place].id)) }
             startHandshake(with: place, now: now)
         }
         if peers[place].timers.firePassiveKeepalive(now: now) {
@@ -39,7 +40,7 @@ extension Device {
     /// Asks for new keys, unless that is under way; at most one initiation in REKEY-TIMEOUT. The side that does not know the peer's
     /// endpoint waits to be asked, as long as it would wait for an answer.
     mutating func startHandshake(with place: Int, now: Instant) {
-        guard peers[place].isUsable else { return }
+        guard hasPrivateKey, agree(withPeerAt: place) else { return }
         guard peers[place].endpoint != nil else {
             if !peers[place].staged.isEmpty, peers[place].timers.giveUp == PeerTimers.off {
                 peers[place].timers.giveUp = now + Constants.rekeyAttemptTime
@@ -58,6 +59,8 @@ extension Device {
             peers[place].timers.retransmitHandshake = now + Constants.rekeyTimeout + random.jitter()
             return
         }
+        // After so long the peer may be elsewhere.
+        if let last = peers[place].lastHandshake, now >= last + Constants.rejectAfterTime { emit(.sessionStale(peers[place].id)) }
         peers[place].wantsInitiation = true
         outbox.enqueue(&peers[place])
     }
@@ -79,6 +82,7 @@ extension Device {
         // What is left of the handshake goes too, though no key came of it (WG §6.3).
         if peers[place].timers.zeroing == PeerTimers.off { peers[place].timers.zeroing = now + Constants.zeroingTime }
         counters.handshakesGivenUp &+= 1
+        peers[place].handshakes.gaveUp &+= 1
         emit(.handshakeGaveUp(peers[place].id))
     }
 }

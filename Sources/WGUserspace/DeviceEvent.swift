@@ -11,7 +11,7 @@ public enum DeviceEvent: Equatable, Sendable {
     case handshakeGaveUp(PeerID)
     /// No answer to an initiation; the next one follows. Time to resolve the endpoint's host name again.
     case handshakeRetry(PeerID)
-    /// A session that was there works no longer, and a new handshake begins. Time to resolve the endpoint's host name again.
+    /// A session that was there works no longer, or is too old to be used, and a new handshake begins. Time to resolve the endpoint's host name again.
     case sessionStale(PeerID)
     /// An initiation with this timestamp leaves; to keep across a restart.
     case timestampSent(TAI64N)

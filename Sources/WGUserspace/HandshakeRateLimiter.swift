@@ -48,8 +48,8 @@ struct HandshakeRateLimiter {
         return second.high ^ second.low
     }
 
-    /// 128 KB in all, once there has been load.
-    static let setCount = 2048
+    /// 64 KB in all, once there has been load.
+    static let setCount = 1024
     static let ways = 4
     /// 20 a second.
     private static let interval: UInt64 = 50_000_000

@@ -7,7 +7,8 @@ import Inet
 ///
 /// Source: WG §5.3 ("under load" is left to the implementation).
 struct LoadSignal {
-    private var until = Instant(nanoseconds: 0)
+    /// Load lasts until then; the past if there was none.
+    private(set) var until = Instant(nanoseconds: 0)
     /// Nanoseconds spent in each of the last `bucketCount` spans of time; the number of the latest span is `latest`.
     private var spent = InlineArray<8, UInt64>(repeating: 0)
     private var latest: UInt64 = 0

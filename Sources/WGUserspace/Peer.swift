@@ -19,14 +19,20 @@ struct Peer: ~Copyable {
         var localAddress: IPAddress?
     }
 
+    /// What is known of the key agreement of both static keys.
+    enum Agreement {
+        /// It was not needed yet.
+        case unknown
+        case agreed
+        /// The peer's key is of low order: no handshake is possible.
+        case impossible
+    }
+
     let id: PeerID
     let publicKey: PublicKey
-    /// For messages to the peer.
-    let macKeys: MACKeys
-    /// The key agreement of both static keys, computed once.
+    var agreement = Agreement.unknown
+    /// The key agreement of both static keys, computed once; empty unless `agreement` says that it was.
     var staticStatic: SecretBytes
-    /// Whether there is one; `false` if the peer's key is of low order: no handshake is possible.
-    var isUsable = false
     /// Whether a crossing handshake of the peer's wins over ours (see ``KeypairSlots``).
     var isPreferredInitiator: Bool
 
@@ -56,12 +62,8 @@ struct Peer: ~Copyable {
     var lastInitiationSentAt: Instant?
     var lastInitiationAcceptedAt: Instant?
     var lastSentTimestamp: TAI64N?
-    var lastTimestamp: TAI64N?
-    /// The last accepted one that was more than a day ahead of our clock. Kept apart, so that it cannot be replayed, and yet a clock
-    /// that was put right is believed.
-    var lastFarAheadTimestamp: TAI64N?
-    var refusedTimestamps: UInt64 = 0
-    var lastRefusedTimestamp: TAI64N?
+    var timestamps = TimestampGuard()
+    var handshakes = PeerStatus.HandshakeCounters()
 
     var lastHandshake: Instant?
     var lastHandshakeWallTime: WallTime?
@@ -71,7 +73,6 @@ struct Peer: ~Copyable {
     init(id: PeerID, publicKey: PublicKey) {
         self.id = id
         self.publicKey = publicKey
-        macKeys = MACKeys(publicKey: publicKey)
         staticStatic = SecretBytes(count: 0)
         isPreferredInitiator = false
     }
@@ -123,6 +124,7 @@ struct Peer: ~Copyable {
         wantsInitiation = false
         timers.retransmitHandshake = PeerTimers.off
         timers.giveUp = PeerTimers.off
+        handshakes.established &+= 1
         lastHandshake = now
         lastHandshakeWallTime = wallTime
     }

@@ -72,6 +72,23 @@ public struct PeerStatus: Sendable {
     /// that stepped back looks like this.
     public var refusedTimestamps: UInt64
     public var lastRefusedTimestamp: TAI64N?
+    /// From the last accepted to the last refused timestamp, zero or negative, in whole seconds; `nil` if none was refused since.
+    public var timestampDifference: Duration?
+    /// What became of handshakes with the peer.
+    public var handshakes: HandshakeCounters
+
+    /// Handshakes with one peer since it was added; each wraps around.
+    public struct HandshakeCounters: Equatable, Sendable {
+        public var initiationsSent: UInt32 = 0
+        /// Accepted ones.
+        public var initiationsReceived: UInt32 = 0
+        /// Sessions that came to be used.
+        public var established: UInt32 = 0
+        /// Handshakes that nobody answered for 90 s.
+        public var gaveUp: UInt32 = 0
+
+        public init() {}
+    }
 }
 
 /// Names a peer of one device. A peer that was removed is never named again, though its place is used anew.
