@@ -8,7 +8,7 @@ import Inet
 /// their handshakes. The state of a source is one moment (the generic cell rate algorithm).
 ///
 /// Source: WG §5.3; Linux `ratelimiter.c` (PACKETS_PER_SECOND, PACKETS_BURSTABLE).
-struct HandshakeRateLimiter {
+package struct HandshakeRateLimiter {
     private struct Entry {
         var tag: UInt64
         /// When the source will have its whole burst again; past moments are a free entry.
@@ -18,8 +18,10 @@ struct HandshakeRateLimiter {
     private var entries: [Entry] = []
     private var keys: (UInt64, UInt64) = (0, 0)
 
+    package init() {}
+
     /// Whether one more handshake of `source` may be worked on now; it counts if so.
-    mutating func allows(_ source: IPAddress, random: RandomSource, now: Instant) -> Bool {
+    package mutating func allows(_ source: IPAddress, random: RandomSource, now: Instant) -> Bool {
         if entries.isEmpty {
             entries = Array(repeating: Entry(tag: 0, fullAt: 0), count: Self.setCount * Self.ways)
             keys = (random.nextUInt64(), random.nextUInt64() | 1)
@@ -48,9 +50,12 @@ struct HandshakeRateLimiter {
         return second.high ^ second.low
     }
 
+    /// For tests: how many sources the table has room for.
+    package var placeCount: Int { entries.count }
+
     /// 64 KB in all, once there has been load.
-    static let setCount = 1024
-    static let ways = 4
+    package static let setCount = 1024
+    package static let ways = 4
     /// 20 a second.
     private static let interval: UInt64 = 50_000_000
     /// A burst of 5: four beyond the first.

@@ -10,8 +10,8 @@ import Noise
 /// as the peer has not used a later timestamp, an initiation from the future may be replayed.
 ///
 /// Source: WG §5.1, §5.4.2.
-struct TimestampGuard {
-    enum Verdict: Equatable {
+package struct TimestampGuard {
+    package enum Verdict: Equatable {
         case new
         /// New, but more than a day ahead of our clock: not to be stored.
         case newAndFarAhead
@@ -19,15 +19,15 @@ struct TimestampGuard {
     }
 
     /// The greatest accepted one that is not far ahead; to be kept across a restart.
-    private(set) var last: TAI64N?
+    package private(set) var last: TAI64N?
     /// Those refused since one was accepted, and the last of them.
-    private(set) var refusedCount: UInt64 = 0
-    private(set) var lastRefused: TAI64N?
+    package private(set) var refusedCount: UInt64 = 0
+    package private(set) var lastRefused: TAI64N?
     private var leastFarAhead: TAI64N?
     private var greatestFarAhead: TAI64N?
 
     /// From the last accepted to the last refused one; `nil` if none was refused since.
-    var difference: Duration? {
+    package var difference: Duration? {
         guard let lastRefused, let reference = greatestFarAhead.map({ max($0, last ?? $0) }) ?? last else { return nil }
         return lastRefused.difference(to: reference)
     }
@@ -35,9 +35,9 @@ struct TimestampGuard {
     /// Whether one was accepted that was far ahead.
     var hasFarAhead: Bool { greatestFarAhead != nil }
 
-    init(last: TAI64N? = nil) { self.last = last }
+    package init(last: TAI64N? = nil) { self.last = last }
 
-    func judge(_ timestamp: TAI64N, wallTime: WallTime) -> Verdict {
+    package func judge(_ timestamp: TAI64N, wallTime: WallTime) -> Verdict {
         if let last, timestamp <= last { return .refused }
         let isFarAhead = timestamp.wallTime.seconds > wallTime.seconds.addingSaturated(Constants.farAheadSeconds)
         if let least = leastFarAhead, let greatest = greatestFarAhead, timestamp <= greatest, isFarAhead || timestamp >= least {
@@ -46,7 +46,7 @@ struct TimestampGuard {
         return isFarAhead ? .newAndFarAhead : .new
     }
 
-    mutating func accept(_ timestamp: TAI64N, as verdict: Verdict) {
+    package mutating func accept(_ timestamp: TAI64N, as verdict: Verdict) {
         switch verdict {
         case .new: last = timestamp
         case .newAndFarAhead:
@@ -59,7 +59,7 @@ struct TimestampGuard {
     }
 
     /// - Returns: whether it is the first since one was accepted.
-    mutating func refuse(_ timestamp: TAI64N) -> Bool {
+    package mutating func refuse(_ timestamp: TAI64N) -> Bool {
         lastRefused = timestamp
         refusedCount &+= 1
         return refusedCount == 1

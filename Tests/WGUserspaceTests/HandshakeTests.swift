@@ -262,3 +262,82 @@ import WGUserspace
         #expect(nodes.poll(nodes.a) == nil)
     }
 }
+
+/// Two initiations that cross on the way, which stall for 5 s elsewhere.
+@Suite struct CrossingTests {
+    @Test("initiations that cross complete without a stall, for every delay and gap between them", arguments: 0..<8)
+    func noStall(run: Int) throws {
+        let seed = UInt64.random(in: 0..<1_000_000) &* 10 &+ UInt64(run)
+        let random = RandomSource.seeded(seed)
+        for round in 0..<60 {
+            let nodes = TwoDevices(seed: seed &+ UInt64(round))
+            let there = Duration.microseconds(Int64(1000 + random.next(below: 300_000)))
+            let back = Duration.microseconds(Int64(1000 + random.next(below: 300_000)))
+            let gap = Duration.microseconds(Int64(random.next(below: 700_000)))
+            let roundTrip = there + back
+            nodes.delay = { [unowned nodes] in [$0.source == nodes.a.endpoint ? there : back] }
+            let what = "seed \(seed) round \(round): there \(there), back \(back), gap \(gap)"
+            nodes.send(1, from: nodes.a)
+            nodes.advance(by: gap)
+            nodes.send(2, from: nodes.b)
+            // Each needs its own handshake at most: one round trip, and the way of the packet.
+            nodes.advance(by: roundTrip + max(there, back) + .milliseconds(1))
+            #expect(nodes.b.received == [1] && nodes.a.received == [2], "\(what)")
+            // And what follows at once goes through too, whichever of the keypairs is in use.
+            let start = nodes.now
+            for number in UInt32(10)..<30 {
+                nodes.send(number, from: nodes.a)
+                nodes.send(number, from: nodes.b)
+                nodes.advance(by: .milliseconds(Int64(random.next(below: 200))))
+            }
+            nodes.advance(by: roundTrip)
+            #expect(nodes.a.received.count == 21 && nodes.b.received.count == 21, "\(what)")
+            #expect(nodes.sent(1, by: nodes.a, since: start).isEmpty && nodes.sent(1, by: nodes.b, since: start).isEmpty, "\(what)")
+            #expect(nodes.a.device.indexCount <= 4 && nodes.b.device.indexCount <= 4, "\(what)")
+        }
+    }
+
+    /// Two handshakes within a round trip drop the keys before the last two, as everywhere; what is under way with those is lost.
+    @Test(
+        "re-keying initiations that cross stall nobody, and lose no more than what is under way once, for every delay and gap",
+        arguments: 0..<6)
+    func rekey(run: Int) throws {
+        let seed = UInt64.random(in: 0..<1_000_000) &* 10 &+ UInt64(run)
+        let random = RandomSource.seeded(seed)
+        for round in 0..<25 {
+            let nodes = TwoDevices(seed: seed &+ UInt64(round))
+            let there = Duration.microseconds(Int64(1000 + random.next(below: 200_000)))
+            let back = Duration.microseconds(Int64(1000 + random.next(below: 200_000)))
+            nodes.delay = { [unowned nodes] in [$0.source == nodes.a.endpoint ? there : back] }
+            nodes.send(0, from: nodes.a)
+            nodes.advance(by: .seconds(10))
+            let gap = Int64(random.next(below: 500_000))
+            var sent: UInt32 = 0
+            var askedB = false
+            nodes.a.device.initiateHandshake(with: try nodes.a.peer, now: nodes.now)
+            let start = nodes.now
+            while nodes.now < start + .seconds(4) {
+                if !askedB, nodes.now >= start + .microseconds(gap) {
+                    askedB = true
+                    nodes.b.device.initiateHandshake(with: try nodes.b.peer, now: nodes.now)
+                }
+                sent += 1
+                nodes.send(sent, from: nodes.a)
+                nodes.send(sent, from: nodes.b)
+                nodes.advance(by: .milliseconds(20))
+            }
+            nodes.advance(by: .seconds(1))
+            let what = "seed \(seed) round \(round): there \(there), back \(back), gap \(gap)"
+            let roundTrip = there + back
+            let settled = UInt32((.microseconds(gap) + roundTrip + roundTrip) / .milliseconds(20)) + 1
+            for node in [nodes.a, nodes.b] {
+                #expect(Set(node.received).count == node.received.count, "\(what)")
+                #expect(node.received.filter { $0 > settled } == Array(settled + 1...sent), "\(what)")
+                let lost = (1...settled).filter { !node.received.contains($0) }.count
+                #expect(Double(lost) <= roundTrip / .milliseconds(20) + 1, "\(what)")
+                for reason in DropReason.allCases where reason != .unknownReceiverIndex { #expect(node.drops(reason) == 0, "\(what)") }
+            }
+            #expect(nodes.sent(1, by: nodes.a, since: start).count == 1 && nodes.sent(1, by: nodes.b, since: start).count <= 1, "\(what)")
+        }
+    }
+}

@@ -322,3 +322,141 @@ import WGUserspace
         #expect(nodes.a.device.indexCount <= 3)
     }
 }
+
+/// What the device tells its owner about sessions and timestamps.
+@Suite struct DeviceEventTests {
+    @Test("each timestamp that is sent and accepted is told, in rising order, so that it can be kept")
+    func timestamps() throws {
+        let nodes = TwoDevices()
+        for _ in 0..<5 {
+            nodes.send(1, from: nodes.a)
+            nodes.advance(by: .seconds(200))
+        }
+        let sent = nodes.a.events.compactMap { if case .timestampSent(let label) = $0 { label } else { nil } }
+        let accepted = nodes.b.events.compactMap { if case .timestampAccepted(_, let label) = $0 { label } else { nil } }
+        #expect(sent.count == nodes.sent(1, by: nodes.a).count && sent.count >= 5)
+        #expect(sent == accepted)
+        #expect(zip(sent, sent.dropFirst()).allSatisfy { $0 < $1 })
+        #expect(nodes.a.device.lastSentTimestamp == sent.last)
+        #expect(try nodes.b.status().lastTimestamp == accepted.last)
+        #expect(try nodes.b.status().handshakes.initiationsReceived == UInt32(accepted.count))
+        #expect(try nodes.a.status().handshakes.initiationsSent == UInt32(sent.count))
+    }
+
+    @Test("a peer that starts again with its clock set back is refused once it has no memory, which is told once; forgetting helps")
+    func refused() throws {
+        let nodes = TwoDevices()
+        nodes.clockOffset = 7200
+        try nodes.connect()
+        let last = try #require(try nodes.b.status().lastTimestamp)
+        nodes.clockOffset = 0
+        nodes.a.restart(seed: 31)
+        nodes.a.device.setPeer(
+            PeerConfiguration(publicKey: nodes.b.publicKey, endpoint: nodes.b.endpoint, allowedIPs: [IPPrefix(host: nodes.b.address)]),
+            now: nodes.now)
+        nodes.send(1, from: nodes.a)
+        nodes.advance(by: .seconds(12))
+        #expect(nodes.b.received.isEmpty)
+        #expect(nodes.b.events.filter { if case .timestampRefused = $0 { true } else { false } }.count == 1)
+        let status = try nodes.b.status()
+        #expect(status.refusedTimestamps >= 2 && status.lastTimestamp == last)
+        let difference = try #require(status.timestampDifference)
+        #expect(difference < .seconds(-7100) && difference > .seconds(-7200))
+        nodes.b.device.forgetTimestamp(of: try nodes.b.peer)
+        nodes.advance(by: .seconds(6))
+        #expect(nodes.b.received == [1])
+    }
+
+    @Test("a peer that keeps its last timestamp across a restart is not refused, though its clock was set back")
+    func keptAcrossRestart() throws {
+        let nodes = TwoDevices()
+        nodes.clockOffset = 7200
+        try nodes.connect()
+        let last = nodes.a.device.lastSentTimestamp
+        nodes.clockOffset = 0
+        nodes.a.device.configuration.lastSentTimestamp = last
+        nodes.a.restart(seed: 31)
+        nodes.a.device.setPeer(
+            PeerConfiguration(publicKey: nodes.b.publicKey, endpoint: nodes.b.endpoint, allowedIPs: [IPPrefix(host: nodes.b.address)]),
+            now: nodes.now)
+        nodes.send(1, from: nodes.a)
+        nodes.advance(by: .milliseconds(100))
+        #expect(nodes.b.received == [1])
+        // One unit of 2^24 ns for each initiation.
+        #expect(nodes.a.device.lastSentTimestamp == last?.next())
+    }
+
+    @Test("a peer whose clock is a year ahead gets through and is warned of; nothing is kept, and its clock may be put right")
+    func farAhead() throws {
+        let nodes = TwoDevices()
+        try nodes.connect()
+        let kept = try nodes.b.status().lastTimestamp
+        nodes.b.events = []
+        let year: UInt64 = 365 * 86_400
+        var message: [UInt8] = []
+        nodes.isDelivered = { _ in false }
+        nodes.advance(by: .seconds(10))
+        nodes.clockOffset = year
+        nodes.a.device.initiateHandshake(with: try nodes.a.peer, now: nodes.now)
+        nodes.flush()
+        message = try #require(nodes.sent(1, by: nodes.a).last).bytes
+        nodes.clockOffset = 0
+        #expect(nodes.deliver(message, to: nodes.b) == .handled)
+        #expect(nodes.b.events.contains { if case .timestampFarAhead = $0 { true } else { false } })
+        #expect(!nodes.b.events.contains { if case .timestampAccepted = $0 { true } else { false } })
+        #expect(try nodes.b.status().lastTimestamp == kept)
+        nodes.now += .seconds(1)
+        #expect(nodes.deliver(message, to: nodes.b) == .dropped(.staleTimestamp))
+        // The peer starts again, its clock put right and its memory lost.
+        nodes.isDelivered = { _ in true }
+        nodes.advance(by: .seconds(10))
+        nodes.a.restart(seed: 8)
+        nodes.a.device.setPeer(
+            PeerConfiguration(publicKey: nodes.b.publicKey, endpoint: nodes.b.endpoint, allowedIPs: [IPPrefix(host: nodes.b.address)]),
+            now: nodes.now)
+        nodes.send(9, from: nodes.a)
+        nodes.advance(by: .milliseconds(100))
+        #expect(nodes.b.received == [9])
+    }
+
+    @Test("a session that nobody answers on, or that is too old, is stale: time to look up the host name again")
+    func stale() throws {
+        let nodes = TwoDevices()
+        try nodes.connect()
+        let peer = try nodes.a.peer
+        nodes.a.events = []
+        nodes.isDelivered = { _ in false }
+        nodes.send(1, from: nodes.a)
+        nodes.advance(by: .seconds(14))
+        #expect(!nodes.a.events.contains(.sessionStale(peer)))
+        nodes.advance(by: .seconds(2))
+        #expect(nodes.a.events.filter { $0 == .sessionStale(peer) }.count == 1)
+        nodes.isDelivered = { _ in true }
+        nodes.advance(by: .seconds(10))
+        #expect(nodes.a.events.contains(.sessionEstablished(peer)))
+        nodes.a.events = []
+        nodes.advance(by: .seconds(300))
+        #expect(nodes.a.events.isEmpty)
+        nodes.send(2, from: nodes.a)
+        nodes.advance(by: .seconds(1))
+        #expect(nodes.a.events.contains(.sessionStale(peer)))
+        #expect(nodes.b.received.last == 2)
+    }
+
+    @Test("handshakes are counted by outcome")
+    func outcomes() throws {
+        let nodes = TwoDevices()
+        try nodes.connect()
+        #expect(nodes.a.device.counters.sessionsAsInitiator == 1 && nodes.a.device.counters.sessionsAsResponder == 0)
+        #expect(nodes.b.device.counters.sessionsAsInitiator == 0 && nodes.b.device.counters.sessionsAsResponder == 1)
+        #expect(nodes.a.device.counters.responsesReceived == 1 && nodes.b.device.counters.initiationsReceived == 1)
+        #expect(try nodes.a.status().handshakes.established == 1 && nodes.b.status().handshakes.established == 1)
+        nodes.isDelivered = { _ in false }
+        nodes.advance(by: .seconds(200))
+        nodes.send(1, from: nodes.a)
+        nodes.advance(by: .seconds(100))
+        #expect(nodes.a.device.counters.handshakesRetried == UInt64(nodes.sent(1, by: nodes.a).count - 2))
+        #expect(nodes.a.device.counters.handshakesGivenUp == 1)
+        #expect(try nodes.a.status().handshakes.gaveUp == 1)
+    }
+}

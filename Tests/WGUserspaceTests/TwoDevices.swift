@@ -12,6 +12,8 @@ final class Node {
     let address: IPAddress
     /// What came out of the tunnel, in order: the numbers that `packet` carries.
     var received: [UInt32] = []
+    /// The last packet that came out of the tunnel.
+    var lastPacket: [UInt8] = []
     var events: [DeviceEvent] = []
 
     init(_ name: UInt8, seed: UInt64, configuration: DeviceConfiguration = DeviceConfiguration()) {
@@ -37,6 +39,9 @@ final class Node {
     func peer(for key: PublicKey) -> PeerID? { device.peer(for: key) }
     func peer(owning address: IPAddress) -> PeerID? { device.peer(owning: address) }
     func status(of id: PeerID) -> PeerStatus? { device.status(of: id) }
+    func isUnderLoad(now: Instant) -> Bool { device.isUnderLoad(now: now) }
+    func apply(_ change: PeerChange, now: Instant) -> PeerID? { device.apply(change, now: now) }
+    func presharedKey(of id: PeerID) -> StoredPresharedKey? { device.presharedKey(of: id) }
 
     /// The only peer.
     var peer: PeerID {
@@ -51,6 +56,18 @@ struct Datagram {
     var bytes: [UInt8]
     var source: SocketEndpoint
     var destination: SocketEndpoint
+    /// What its outer header says.
+    var ecn = ECN.notECT
+    /// The address of the sender's that it shall leave from.
+    var local: IPAddress?
+
+    init(_ bytes: [UInt8], from node: Node, _ transmit: Transmit) {
+        self.bytes = bytes
+        source = node.endpoint
+        destination = transmit.endpoint
+        ecn = transmit.ecn
+        local = transmit.source
+    }
 
     /// 1 to 4.
     var type: UInt8 { bytes.first ?? 0 }
@@ -67,6 +84,8 @@ final class TwoDevices {
     var isDelivered: (Datagram) -> Bool = { _ in true }
     /// When the copies of a message that gets through arrive; it is lost if there is none.
     lazy var delay: (Datagram) -> [Duration] = { [unowned self] _ in [latency] }
+    /// What the outer header of a message says when it arrives.
+    var mark: (Datagram) -> ECN = { $0.ecn }
     /// Every message that was sent, with its time.
     private(set) var trace: [(at: Instant, Datagram)] = []
     private var wire: [(at: Instant, Datagram)] = []
@@ -88,9 +107,13 @@ final class TwoDevices {
             now: now)
     }
 
+    /// Seconds that the civil clock is ahead.
+    var clockOffset: UInt64 = 0
+
     /// Civil time runs along.
     var wallTime: WallTime {
-        WallTime(seconds: 1_700_000_000 + now.nanoseconds / 1_000_000_000, nanoseconds: UInt32(now.nanoseconds % 1_000_000_000))
+        WallTime(
+            seconds: 1_700_000_000 + clockOffset + now.nanoseconds / 1_000_000_000, nanoseconds: UInt32(now.nanoseconds % 1_000_000_000))
     }
 
     func other(_ node: Node) -> Node { node === a ? b : a }
@@ -109,14 +132,14 @@ final class TwoDevices {
         var buffer = [UInt8](repeating: 0xEE, count: packet.count + 64)
         buffer.replaceSubrange(16..<16 + packet.count, with: packet)
         let result = buffer.withSpan { node.device.send(16..<16 + packet.count, in: &$0, now: now) }
-        if case .datagram(let transmit) = result { put(Array(buffer[transmit.range]), from: node, to: transmit.endpoint) }
+        if case .datagram(let transmit) = result { put(Array(buffer[transmit.range]), from: node, transmit) }
         return result
     }
 
     /// Puts everything on the wire that the devices want to send.
     func flush() {
         for node in [a, b] {
-            while let message = poll(node) { put(message.bytes, from: node, to: message.destination) }
+            while let message = poll(node) { put(message) }
             while let event = node.device.pollEvent() { node.events.append(event) }
         }
     }
@@ -125,16 +148,19 @@ final class TwoDevices {
     func poll(_ node: Node) -> Datagram? {
         var buffer = [UInt8](repeating: 0xEE, count: 2048)
         let transmit = buffer.withSpan { node.device.pollTransmit(into: &$0, at: 3, now: now, wallTime: wallTime) }
-        return transmit.map { Datagram(bytes: Array(buffer[$0.range]), source: node.endpoint, destination: $0.endpoint) }
+        return transmit.map { Datagram(Array(buffer[$0.range]), from: node, $0) }
     }
 
-    /// Gives a message to a device at once.
+    /// Gives a message to a device at once; a handshake message is handled at once too.
     @discardableResult
-    func deliver(_ bytes: [UInt8], to node: Node, from source: SocketEndpoint? = nil) -> ReceiveResult {
+    func deliver(
+        _ bytes: [UInt8], to node: Node, from source: SocketEndpoint? = nil, at local: IPAddress? = nil, ecn: ECN = .notECT
+    ) -> ReceiveResult {
         var bytes = bytes
         let source = source ?? other(node).endpoint
-        var result = bytes.withSpan { node.device.receive(&$0, from: source, now: now, wallTime: wallTime) }
+        var result = bytes.withSpan { node.device.receive(&$0, from: source, to: local, ecn: ecn, now: now, wallTime: wallTime) }
         if result == .queued { result = node.device.handleQueuedHandshake(now: now, wallTime: wallTime) ?? result }
+        if case .packet(let range, from: _) = result { node.lastPacket = Array(bytes[range]) }
         if case .packet(let range, from: _) = result { node.received.append(number(in: Array(bytes[range]))) }
         while let event = node.device.pollEvent() { node.events.append(event) }
         return result
@@ -151,7 +177,7 @@ final class TwoDevices {
             while let first = wire.first, first.at <= now {
                 wire.removeFirst()
                 let node = [a, b].first { $0.endpoint == first.1.destination }
-                if let node { deliver(first.1.bytes, to: node, from: first.1.source) }
+                if let node { deliver(first.1.bytes, to: node, from: first.1.source, at: first.1.destination.address, ecn: mark(first.1)) }
             }
             for node in [a, b] where (node.device.nextDeadline ?? .distantFuture) <= now {
                 node.device.handleTimeout(now: now)
@@ -183,8 +209,9 @@ final class TwoDevices {
 
     func clearTrace() { trace = [] }
 
-    private func put(_ bytes: [UInt8], from node: Node, to destination: SocketEndpoint) {
-        let datagram = Datagram(bytes: bytes, source: node.endpoint, destination: destination)
+    private func put(_ bytes: [UInt8], from node: Node, _ transmit: Transmit) { put(Datagram(bytes, from: node, transmit)) }
+
+    private func put(_ datagram: Datagram) {
         trace.append((now, datagram))
         guard isDelivered(datagram) else { return }
         for delay in delay(datagram) {
