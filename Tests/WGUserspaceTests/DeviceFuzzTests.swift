@@ -17,7 +17,7 @@ import WGUserspace
         }
         for _ in 0..<1500 {
             let node = below(2) == 0 ? nodes.a : nodes.b
-            switch below(8) {
+            switch below(11) {
             case 0:
                 var bytes = [UInt8](repeating: 0, count: below(300))
                 bytes.withSpan { random.fill(&$0) }
@@ -36,6 +36,23 @@ import WGUserspace
             case 4: nodes.send(UInt32(below(1000)), from: node, size: 24 + below(1397))
             case 5: nodes.advance(by: .milliseconds(below(3000)))
             case 6: nodes.advance(by: .seconds(below(200)))
+            case 8: node.device.recordHandshakeWork(.milliseconds(below(400)), now: nodes.now)
+            case 9:
+                nodes.clockOffset = below(3) == 0 ? random.next(below: 1 << 40) : 0
+                let outer = ECN(trafficClass: UInt8(below(4)))
+                nodes.mark = { below(2) == 0 ? outer : $0.ecn }
+            case 10:
+                var change = PeerChange(publicKey: nodes.other(node).publicKey)
+                if below(4) == 0 { change.addedAllowedIPs = [IPPrefix(host: IPAddress(v4: random.nextUInt32()))] }
+                if below(4) == 0 { change.removedAllowedIPs = [IPPrefix(host: IPAddress(v4: random.nextUInt32()))] }
+                if below(4) == 0 { change.endpoint = nodes.other(node).endpoint }
+                if below(4) == 0 { change.persistentKeepalive = .seconds(below(100)) }
+                node.device.apply(change, now: nodes.now)
+                if below(20) == 0 {
+                    node.device.removePrivateKey(now: nodes.now)
+                    node.device.setPrivateKey(node.key.copy(), now: nodes.now)
+                }
+                if below(20) == 0 { node.device.wipeSessions() }
             default:
                 if below(40) == 0 {
                     nodes.now = Instant(nanoseconds: nodes.now.nanoseconds &+ random.next(below: 1 << 50))
@@ -44,8 +61,11 @@ import WGUserspace
             }
             #expect(nodes.a.device.indexCount <= 4 && nodes.b.device.indexCount <= 4, "seed \(seed)")
         }
-        // And it still works.
+        // And it still works, once a clock that was far ahead is forgotten.
         nodes.isDelivered = { _ in true }
+        nodes.mark = { $0.ecn }
+        nodes.clockOffset = 0
+        for node in [nodes.a, nodes.b] { node.device.forgetTimestamp(of: try node.peer) }
         nodes.advance(by: .seconds(200))
         nodes.a.received = []
         nodes.b.received = []
