@@ -23,16 +23,15 @@ public enum HandshakeMessage {
     enum Initiation {
         static let type: UInt32 = 1
         static let sender = 4
-        static let ephemeral = 8
-        static let staticKey = 40..<88
-        static let timestamp = 88..<116
+        /// Ephemeral, static and timestamp are the first message of the Noise handshake.
+        static let noiseMessage = 8..<116
     }
 
     enum Response {
         static let type: UInt32 = 2
         static let sender = 4
         static let receiver = 8
-        static let ephemeral = 12
-        static let empty = 44..<60
+        /// Ephemeral and empty are its second message.
+        static let noiseMessage = 12..<60
     }
 }

@@ -12,8 +12,7 @@ public struct InitiatorHandshake: ~Copyable, Sendable {
     /// The index by which the responder addresses us.
     public let senderIndex: UInt32
 
-    private let symmetric: SymmetricState
-    private let ephemeral: PrivateKey
+    private let state: HandshakeState
 
     /// Writes a 148-byte initiation to the beginning of `message`, mac1 set, mac2 zero.
     ///
@@ -34,24 +33,19 @@ public struct InitiatorHandshake: ~Copyable, Sendable {
         precondition(message.byteCount >= HandshakeMessage.initiationByteCount, "no room for an initiation")
         message.storeLittleEndian(Field.type, at: 0)
         message.storeLittleEndian(senderIndex, at: Field.sender)
-        var symmetric = SymmetricState.wireGuard()
-        symmetric.mixHash(remote)
-        // e
-        let ephemeral = PrivateKey.generate(using: random)
-        let ephemeralPublic = ephemeral.publicKey
-        ephemeralPublic.write(into: &message, at: Field.ephemeral)
-        symmetric.mixHash(ephemeralPublic)
-        symmetric.mixChainingKey(ephemeralPublic)
-        // es, s
-        symmetric.mixKey(try X25519.sharedSecret(ephemeral.bytes, remote))
-        staticPublic.write(into: &message, at: Field.staticKey.lowerBound)
-        symmetric.encryptAndHash(&message, plaintext: Field.staticKey.withoutTag)
-        // ss, payload
-        symmetric.mixKey(precomputedStaticStatic)
-        timestamp.write(into: &message, at: Field.timestamp.lowerBound)
-        symmetric.encryptAndHash(&message, plaintext: Field.timestamp.withoutTag)
-        MACKeys(publicKey: remote).writeMAC1(into: &message, byteCount: HandshakeMessage.initiationByteCount)
-        return InitiatorHandshake(senderIndex: senderIndex, symmetric: symmetric, ephemeral: ephemeral)
+        do throws(NoiseError) {
+            var state = try HandshakeState.wireGuard(.initiator, staticPublic: staticPublic, remoteStatic: remote, random: random)
+            state.setStaticStatic(precomputedStaticStatic)
+            var label = InlineArray<2, UInt64>(repeating: 0)
+            var words = label.mutableSpan
+            // Integers have no padding, so that looking at their bytes is sound.
+            var bytes = unsafe words.mutableBytes
+            timestamp.write(into: &bytes, at: 0)
+            try state.writeMessage(
+                payload: bytes.bytes.extracting(0..<TAI64N.byteCount), into: &message, at: Field.noiseMessage.lowerBound)
+            MACKeys(publicKey: remote).writeMAC1(into: &message, byteCount: HandshakeMessage.initiationByteCount)
+            return InitiatorHandshake(senderIndex: senderIndex, state: state)
+        } catch { throw HandshakeError(error) }
     }
 
     /// Takes the response.
@@ -69,23 +63,29 @@ public struct InitiatorHandshake: ~Copyable, Sendable {
             throw .malformed
         }
         guard response.littleEndian32(at: Field.receiver) == senderIndex else { throw .wrongReceiverIndex }
-        var symmetric = symmetric.copy()
-        // e
-        let remoteEphemeral = PublicKey(response, at: Field.ephemeral)
-        symmetric.mixHash(remoteEphemeral)
-        symmetric.mixChainingKey(remoteEphemeral)
-        // ee, se
-        symmetric.mixKey(try X25519.sharedSecret(ephemeral.bytes, remoteEphemeral))
-        symmetric.mixKey(try X25519.sharedSecret(staticKey.bytes, remoteEphemeral))
-        // psk, payload
-        symmetric.mixKeyAndHash(presharedKey.bytes)
-        var empty = SecretBytes(copying: response.extracting(Field.empty))
-        try symmetric.decryptAndHash(&empty)
-        return symmetric.split(isInitiator: true)
+        var state = state.copy()
+        state.setStaticKey(staticKey)
+        state.setPresharedKey(presharedKey)
+        var field = SecretBytes(copying: response.extracting(Field.noiseMessage))
+        do throws(NoiseError) { try field.withMutableBytes { (bytes) throws(NoiseError) in _ = try state.readMessage(&bytes) } } catch {
+            throw HandshakeError(error)
+        }
+        return state.transportKeys()
     }
 }
 
-extension Range<Int> {
-    /// The plaintext of a sealed field.
-    var withoutTag: Range<Int> { lowerBound..<upperBound - ChaChaPoly.tagByteCount }
+extension HandshakeState {
+    /// The state that a WireGuard handshake starts from. The preshared key, and what is computed already, come later.
+    static func wireGuard(
+        _ role: Role, staticPublic: PublicKey, remoteStatic: PublicKey?, random: RandomSource
+    ) throws(NoiseError) -> HandshakeState {
+        let none = InlineArray<4, UInt64>(repeating: 0)
+        // The spans are used during the call only.
+        return try HandshakeState(
+            .wireGuard, role: role, prologue: unsafe identifier.utf8Span.span.bytes, staticPublic: staticPublic,
+            remoteStatic: remoteStatic, presharedKeys: unsafe none.span.bytes, random: random)
+    }
+
+    /// WG §5.4: the prologue.
+    package static let identifier = "WireGuard v1 zx2c4 Jason@zx2c4.com"
 }

@@ -14,11 +14,10 @@ public struct ResponderHandshake: ~Copyable, Sendable {
     /// The index by which the initiator wants to be addressed.
     public let senderIndex: UInt32
 
-    private let remoteEphemeral: PublicKey
-    private var symmetric: SymmetricState
-    /// The timestamp's field, sealed or opened.
-    private var timestamp: SecretBytes
-    private var isTimestampOpen: Bool
+    private var state: HandshakeState
+    /// The initiation's Noise message, opened as far as it is read.
+    private var message: SecretBytes
+    private var isTimestampOpen = false
 
     /// Reads an initiation as far as the initiator's static key, for the price of one key agreement.
     ///
@@ -33,20 +32,17 @@ public struct ResponderHandshake: ~Copyable, Sendable {
         guard initiation.byteCount == HandshakeMessage.initiationByteCount, initiation.littleEndian32(at: 0) == Field.type else {
             throw .malformed
         }
-        var symmetric = SymmetricState.wireGuard()
-        symmetric.mixHash(staticPublic)
-        // e
-        let remoteEphemeral = PublicKey(initiation, at: Field.ephemeral)
-        symmetric.mixHash(remoteEphemeral)
-        symmetric.mixChainingKey(remoteEphemeral)
-        // es, s
-        symmetric.mixKey(try X25519.sharedSecret(staticKey.bytes, remoteEphemeral))
-        var claim = SecretBytes(copying: initiation.extracting(Field.staticKey))
-        try symmetric.decryptAndHash(&claim)
-        return ResponderHandshake(
-            remoteStatic: claim.withBytes { PublicKey($0, at: 0) }, senderIndex: initiation.littleEndian32(at: Field.sender),
-            remoteEphemeral: remoteEphemeral, symmetric: symmetric,
-            timestamp: SecretBytes(copying: initiation.extracting(Field.timestamp)), isTimestampOpen: false)
+        var message = SecretBytes(copying: initiation.extracting(Field.noiseMessage))
+        do throws(NoiseError) {
+            var state = try HandshakeState.wireGuard(
+                .responder, staticPublic: staticPublic, remoteStatic: nil, random: RandomSource { _ in })
+            state.setStaticKey(staticKey)
+            // e, es, s
+            try message.withMutableBytes { (bytes) throws(NoiseError) in try state.readTokens(&bytes, upTo: .s) }
+            guard let remoteStatic = state.remoteStatic else { throw .messageTooShort }
+            return ResponderHandshake(
+                remoteStatic: remoteStatic, senderIndex: initiation.littleEndian32(at: Field.sender), state: state, message: message)
+        } catch { throw HandshakeError(error) }
     }
 
     /// Opens the timestamp, which proves that the initiator has the private key of `remoteStatic`. Once only.
@@ -56,9 +52,16 @@ public struct ResponderHandshake: ~Copyable, Sendable {
     public mutating func openTimestamp(precomputedStaticStatic: borrowing SecretBytes) throws(HandshakeError) -> TAI64N {
         precondition(!isTimestampOpen, "openTimestamp comes once")
         // ss, payload
-        symmetric.mixKey(precomputedStaticStatic)
-        try symmetric.decryptAndHash(&timestamp)
-        guard let label = timestamp.withBytes({ TAI64N($0) }) else { throw .malformed }
+        state.setStaticStatic(precomputedStaticStatic)
+        var label: TAI64N?
+        do throws(NoiseError) {
+            try message.withMutableBytes { (bytes) throws(NoiseError) in
+                try state.readTokens(&bytes)
+                let payload = try state.finishRead(&bytes)
+                label = TAI64N(bytes.bytes, at: payload.lowerBound)
+            }
+        } catch { throw HandshakeError(error) }
+        guard let label else { throw .malformed }
         isTimestampOpen = true
         return label
     }
@@ -80,19 +83,12 @@ public struct ResponderHandshake: ~Copyable, Sendable {
         message.storeLittleEndian(Field.type, at: 0)
         message.storeLittleEndian(responderIndex, at: Field.sender)
         message.storeLittleEndian(senderIndex, at: Field.receiver)
-        // e
-        let ephemeral = PrivateKey.generate(using: random)
-        let ephemeralPublic = ephemeral.publicKey
-        ephemeralPublic.write(into: &message, at: Field.ephemeral)
-        symmetric.mixHash(ephemeralPublic)
-        symmetric.mixChainingKey(ephemeralPublic)
-        // ee, se
-        symmetric.mixKey(try X25519.sharedSecret(ephemeral.bytes, remoteEphemeral))
-        symmetric.mixKey(try X25519.sharedSecret(ephemeral.bytes, remoteStatic))
-        // psk, payload
-        symmetric.mixKeyAndHash(presharedKey.bytes)
-        symmetric.encryptAndHash(&message, plaintext: Field.empty.withoutTag)
+        state.setPresharedKey(presharedKey)
+        state.random = random
+        do throws(NoiseError) { try state.writeMessage(into: &message, at: Field.noiseMessage.lowerBound) } catch {
+            throw HandshakeError(error)
+        }
         MACKeys(publicKey: remoteStatic).writeMAC1(into: &message, byteCount: HandshakeMessage.responseByteCount)
-        return symmetric.split(isInitiator: false)
+        return state.transportKeys()
     }
 }

@@ -13,7 +13,7 @@ public struct TransportKeys: ~Copyable, Sendable {
     private let sending: Int
     private let receiving: Int
 
-    init(_ keys: consuming SecretBytes, isInitiator: Bool) {
+    package init(_ keys: consuming SecretBytes, isInitiator: Bool) {
         precondition(keys.count == Self.byteCount, "two keys")
         self.keys = keys
         sending = isInitiator ? 0 : ChaChaPoly.keyByteCount

@@ -17,6 +17,8 @@ extension [UInt8] {
 
     init(_ digest: Digest) { self = [UInt8](digest.words.span.bytes) }
 
+    init(_ hash: HandshakeHash) { self = hash.withBytes { [UInt8]($0) } }
+
     init(_ key: PublicKey) {
         self = [UInt8](repeating: 0, count: PublicKey.byteCount)
         var span = mutableSpan

@@ -112,7 +112,7 @@ struct HandshakeVector: Sendable, CustomTestStringConvertible {
         try expect(state, trace[1])
         // e
         state.mixHash(ephemeral.publicKey)
-        state.mixChainingKey(ephemeral.publicKey)
+        state.mixKey(ephemeral.publicKey)
         try expect(state, trace[2])
         // es
         let es = try ephemeral.staticStatic(with: responder)

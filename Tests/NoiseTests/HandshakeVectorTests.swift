@@ -67,7 +67,7 @@ import Testing
         let ephemeral = try vector.ephemeral("responder")
         // e
         state.mixHash(ephemeral.publicKey)
-        state.mixChainingKey(ephemeral.publicKey)
+        state.mixKey(ephemeral.publicKey)
         try expect(state, trace[0])
         // ee, se
         for (step, remote) in [(trace[1], "ephemeral_public"), (trace[2], "static_public")] {
@@ -85,7 +85,7 @@ import Testing
         try expectEncryption(&state, trace[4])
         // split
         try expect(state, trace[5])
-        let keys = state.split(isInitiator: true)
+        let keys = TransportKeys(state.split(), isInitiator: true)
         #expect(try keys.withKeys { sending, _ in [UInt8](sending) } == trace[5]["initiator_to_responder"].hex)
         #expect(try keys.withKeys { _, receiving in [UInt8](receiving) } == trace[5]["responder_to_initiator"].hex)
         #expect(trace[5]["initiator_to_responder"] == vector.json["transport_keys"]["initiator_to_responder"])

@@ -22,8 +22,8 @@ import Testing
 
     @Test("a handshake starts from the names of protocol and prologue")
     func initialState() throws {
-        #expect(try root["protocol"].string == SymmetricState.construction)
-        #expect(try root["identifier"].string == SymmetricState.identifier)
+        #expect(try root["protocol"].string == NoiseProtocol.wireGuard.name)
+        #expect(try root["identifier"].string == HandshakeState.identifier)
         let state = SymmetricState.wireGuard()
         #expect(try state.withChainingKey { [UInt8]($0) } == primitives["initial_chaining_key"].hex)
         #expect(try [UInt8](state.hash) == primitives["initial_hash"].hex)
