@@ -48,7 +48,7 @@ extension HandshakeState {
     ) throws(HandshakeError) -> Int {
         switch token {
         case .e:
-            let key = fixedEphemeral.take() ?? PrivateKey.generate(using: random)
+            let key = PrivateKey.generate(using: random)
             let publicKey = key.publicKey
             ephemeral = consume key
             publicKey.write(into: &buffer, at: offset)

@@ -203,17 +203,12 @@ public struct HandshakeState: ~Copyable, Sendable {
         presharedKeys = key.bytes.copy()
     }
 
-    /// For vectors and tests: an ephemeral key that is known beforehand, instead of a random one.
-    package mutating func setEphemeral(_ key: borrowing PrivateKey) { fixedEphemeral = key.copy() }
-
     /// The two keys of a WireGuard session.
     consuming func transportKeys() -> TransportKeys {
         precondition(isFinished, "the handshake is not through")
         let isInitiator = role == .initiator
         return TransportKeys(symmetric.split(), isInitiator: isInitiator)
     }
-
-    var fixedEphemeral: PrivateKey?
 
     private init(copying other: borrowing HandshakeState) {
         role = other.role

@@ -58,6 +58,8 @@ extension [UInt8] {
         }
     }
 
+    init(_ hash: HandshakeHash) { self = hash.withBytes { [UInt8]($0) } }
+
     init(_ key: PublicKey) { self = .init(count: PublicKey.byteCount) { key.write(into: &$0, at: 0) } }
 
     init(_ mac: MAC) { self = .init(count: MAC.byteCount) { mac.write(into: &$0, at: 0) } }

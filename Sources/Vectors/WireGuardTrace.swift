@@ -21,7 +21,7 @@ struct WireGuardTrace: ~Copyable {
             state.mixHash(responderPublic)
             initiation.append(step("responder static: MixHash"))
             state.mixHash(initiatorEphemeral.publicKey)
-            state.mixChainingKey(initiatorEphemeral.publicKey)
+            state.mixKey(initiatorEphemeral.publicKey)
             initiation.append(step("e: MixHash, MixKey"))
             initiation.append(mixKey("es: MixKey", try initiatorEphemeral.staticStatic(with: responderPublic)))
             initiation.append(encrypt("s: EncryptAndHash", [UInt8](initiatorPublic)))
@@ -29,7 +29,7 @@ struct WireGuardTrace: ~Copyable {
             initiation.append(encrypt("timestamp: EncryptAndHash", [UInt8](handshake.label)))
 
             state.mixHash(responderEphemeral.publicKey)
-            state.mixChainingKey(responderEphemeral.publicKey)
+            state.mixKey(responderEphemeral.publicKey)
             response.append(step("e: MixHash, MixKey"))
             response.append(mixKey("ee: MixKey", try responderEphemeral.staticStatic(with: initiatorEphemeral.publicKey)))
             response.append(mixKey("se: MixKey", try responderEphemeral.staticStatic(with: initiatorPublic)))
@@ -38,7 +38,7 @@ struct WireGuardTrace: ~Copyable {
         } catch {
             throw Mismatch("trace", "a key agreement fails: \(error)")
         }
-        let transport = KeysBox(state.copy().split(isInitiator: true)).bytes(isInitiator: true)
+        let transport = KeysBox(TransportKeys(state.copy().split(), isInitiator: true)).bytes(isInitiator: true)
         response.append(
             step("split", ["initiator_to_responder": transport.toResponder, "responder_to_initiator": transport.toInitiator]))
     }

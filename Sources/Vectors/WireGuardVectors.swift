@@ -41,7 +41,7 @@ enum WireGuardVectors {
             switch member.name {
             case "generator", "note", "warning", "source", "seed": break
             case "protocol", "identifier":
-                let computed = member.name == "protocol" ? SymmetricState.construction : SymmetricState.identifier
+                let computed = member.name == "protocol" ? NoiseProtocol.wireGuard.name : HandshakeState.identifier
                 report.add(
                     member.name,
                     outcome { () throws(Mismatch) in
