@@ -14,8 +14,14 @@ struct CommonFlags: ParsableArguments {
     @Option(help: ArgumentHelp("Answer wg and kakuremichi wg under this name. (default: answer neither)", valueName: "name"))
     var interface: String?
 
+    @Option(help: ArgumentHelp("Loopback address that answers GET /metrics and /status, or off. (default: off)", valueName: "ip:port"))
+    var metricsListen: String?
+
     var dictionary: [String: [String]] {
-        flagDictionary(["state": state, "log-level": logLevel, "log-format": logFormat, "interface": interface])
+        flagDictionary([
+            "state": state, "log-level": logLevel, "log-format": logFormat, "metrics-listen": metricsListen,
+            "interface": interface,
+        ])
     }
 }
 

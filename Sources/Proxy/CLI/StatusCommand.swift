@@ -10,6 +10,7 @@ struct StatusCommand: AsyncParsableCommand {
             Examples:
               kakuremichi status
               kakuremichi status --state ./state --json
+              kakuremichi status --state ./state --metrics
             """)
 
     @Option(help: ArgumentHelp("State directory of the process. (default: those of all roles of this user)", valueName: "dir"))
@@ -17,6 +18,13 @@ struct StatusCommand: AsyncParsableCommand {
 
     @Flag(help: "Prints JSON, one object for each process on a line.")
     var json = false
+
+    @Flag(help: "Prints metrics in Prometheus' text format instead; needs --state if several processes run.")
+    var metrics = false
+
+    func validate() throws {
+        if json, metrics { throw ValidationError("give --json or --metrics, not both") }
+    }
 
     func run() async throws {
         let environment = ConfigurationInput.processEnvironment
@@ -29,15 +37,19 @@ struct StatusCommand: AsyncParsableCommand {
             guard state != nil || SystemFiles.exists(path) else { continue }
             let answer: [UInt8]
             do {
-                answer = try await AdminClient.ask(AdminRequest(verb: "status"), at: path, group: MultiThreadedEventLoopGroup.singleton)
+                answer = try await AdminClient.ask(
+                    AdminRequest(verb: metrics ? "metrics" : "status"), at: path, group: MultiThreadedEventLoopGroup.singleton)
             } catch let fault as AdminFault {
                 throw CommandFailure("\(LogText.escape(path)): \(fault)")
             } catch {
                 continue
             }
+            if found > 0, metrics { throw CommandFailure("several processes run; name one by --state DIR") }
             if found > 0, !json { print("") }
             found += 1
-            if json {
+            if metrics {
+                print(try JSONDecoder().decode([String: String].self, from: Data(answer))["metrics"] ?? "", terminator: "")
+            } else if json {
                 print(String(decoding: answer, as: UTF8.self))
             } else {
                 print(try JSONDecoder().decode(Status.self, from: Data(answer)).table, terminator: "")

@@ -5,7 +5,7 @@ import Synchronization
 /// goes with the next line. Thread-safe.
 package final class LogBudget: Sendable {
     package enum Kind: Int, CaseIterable, Sendable {
-        case notFound, disabled, proxyError
+        case notFound, disabled, proxyError, refusedTimestamp, timestampFarAhead
     }
 
     package enum Decision: Equatable, Sendable {

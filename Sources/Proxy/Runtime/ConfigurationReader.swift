@@ -35,6 +35,8 @@ package struct CommonConfiguration: Sendable, Equatable {
     package var logFormat: LogFormat?
     /// Under what name `wg` finds the interface; `nil` for not at all.
     package var interfaceName: String?
+    /// Where `GET /metrics` is answered, a loopback address; `nil` is nowhere.
+    package var metricsListen: SocketEndpoint?
 }
 
 /// Collects settings from their sources and every fault on the way, so that all are reported at once.
@@ -77,7 +79,8 @@ struct ConfigurationReader {
             report.faults.append(
                 ConfigurationFault(.file(path, nil), key: flag == nil ? nil : "--config", error.message, fix: error.advice))
         }
-        refuseUnknownKeys(of: document, known: knownKeys + ["wireguard", "state", "log-level", "log-format", "interface"], section: nil)
+        refuseUnknownKeys(
+            of: document, known: knownKeys + ["wireguard", "state", "log-level", "log-format", "interface", "metrics-listen"], section: nil)
     }
 
     mutating func refuseUnknownKeys(of table: TOMLTable, known: [String], section: String?) {
@@ -179,9 +182,23 @@ struct ConfigurationReader {
             }
             return name
         }
+        result.metricsListen =
+            value(setting(flag: "metrics-listen", key: "metrics-listen")) { setting throws(ConfigurationFault) in
+                try Self.metricsAddress(setting)
+            } ?? nil
         result.stateDirectory = stateDirectory()
         result.isStateGiven = setting(flag: "state", key: "state") != nil
         return result
+    }
+
+    /// Metrics tell who talks when, and have no password.
+    private static func metricsAddress(_ setting: Setting) throws(ConfigurationFault) -> SocketEndpoint? {
+        let text = try setting.string("IP:PORT or off")
+        if text == "off" { return nil }
+        guard let endpoint = SocketEndpoint(text), endpoint.address.isLoopback else {
+            throw setting.fault("\(Setting.quoted(text)) is not a loopback address", fix: "write 127.0.0.1:PORT or [::1]:PORT, or off")
+        }
+        return endpoint
     }
 
     private static func logLevel(_ setting: Setting) throws(ConfigurationFault) -> Logger.Level {

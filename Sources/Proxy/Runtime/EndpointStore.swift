@@ -1,7 +1,6 @@
 import Inet
 import Logging
 import NIOCore
-import NIOPosix
 import Noise
 import Synchronization
 
@@ -10,63 +9,36 @@ import Synchronization
 package final class EndpointStore: Sendable {
     package static let delay = TimeAmount.seconds(5)
 
-    private struct State {
-        var endpoints: [PublicKey: SocketEndpoint] = [:]
-        var isDirty = false
-        var isScheduled = false
-    }
-
-    private let path: String
     private let peers: Set<PublicKey>
-    private let eventLoop: any EventLoop
-    private let logger: Logger
-    private let state: Mutex<State>
+    private let file: PeerStateFile
+    private let state: Mutex<[PublicKey: SocketEndpoint]>
 
     /// Reads what was stored; entries of peers that are no longer configured are dropped, so the file is as large as the configuration.
     package init(path: String, peers: Set<PublicKey>, eventLoop: any EventLoop, logger: Logger) {
-        self.path = path
         self.peers = peers
-        self.eventLoop = eventLoop
-        self.logger = logger
+        file = PeerStateFile(path: path, failure: "The peers' endpoints cannot be stored", eventLoop: eventLoop, logger: logger)
         var endpoints: [PublicKey: SocketEndpoint] = [:]
         if let contents = try? SystemFiles.read(path) {
             for (key, endpoint) in Self.parse(contents.bytes) where peers.contains(key) { endpoints[key] = endpoint }
         }
-        state = Mutex(State(endpoints: endpoints))
+        state = Mutex(endpoints)
     }
 
-    package var endpoints: [PublicKey: SocketEndpoint] { state.withLock { $0.endpoints } }
+    package var endpoints: [PublicKey: SocketEndpoint] { state.withLock { $0 } }
 
     /// The peer was seen there. From any thread.
     package func record(_ peer: PublicKey, at endpoint: SocketEndpoint) {
         guard peers.contains(peer) else { return }
-        let mustSchedule = state.withLock { state in
-            guard state.endpoints[peer] != endpoint else { return false }
-            state.endpoints[peer] = endpoint
-            state.isDirty = true
-            defer { state.isScheduled = true }
-            return !state.isScheduled
+        let isNew = state.withLock { state in
+            guard state[peer] != endpoint else { return false }
+            state[peer] = endpoint
+            return true
         }
-        guard mustSchedule else { return }
-        eventLoop.scheduleTask(in: Self.delay) {
-            self.state.withLock { $0.isScheduled = false }
-            NIOThreadPool.singleton.submit { _ in self.save() }
-        }
+        if isNew { file.change(writingIn: Self.delay) { Self.format(self.endpoints) } }
     }
 
     /// Writes what has changed since the last time. Blocks: not on an event loop.
-    package func save() {
-        let changed = state.withLock { state -> [PublicKey: SocketEndpoint]? in
-            defer { state.isDirty = false }
-            return state.isDirty ? state.endpoints : nil
-        }
-        guard let changed else { return }
-        do {
-            try SystemFiles.replace(path, Self.format(changed))
-        } catch {
-            logger.warning("The peers' endpoints cannot be stored", metadata: ["error": "\(error)"])
-        }
-    }
+    package func save() { file.save { Self.format(endpoints) } }
 
     package static func format(_ endpoints: [PublicKey: SocketEndpoint]) -> [UInt8] {
         Array(endpoints.map { "\($0) \($1)\n" }.sorted().joined().utf8)

@@ -16,6 +16,9 @@ final class RunningInterface: Sendable {
     let admin: AdminSocket?
     /// Where `wg` finds the interface, if it is to.
     let uapi: UAPISocket?
+    /// `nil` without a state directory.
+    let timestamps: TimestampStore?
+    private let metricsListener: MetricsListener?
     /// Carries the tunnel alone: encryption, TCP, timers.
     let tunnelGroup: MultiThreadedEventLoopGroup
     /// Carries everything else.
@@ -32,18 +35,42 @@ final class RunningInterface: Sendable {
         for warning in warnings { logger.warning("\(warning)") }
         let tunnelGroup = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let group = MultiThreadedEventLoopGroup(numberOfThreads: max(1, System.coreCount - 1))
-        interface = try await WireGuardInterface.start(settings.forInterface, on: tunnelGroup.next(), logger: logger) { event in
-            Self.log(event, logger)
+        let timestamps = state.map { state in
+            TimestampStore(
+                path: state.file("timestamps"), peers: Set(settings.peers.map(\.publicKey)), eventLoop: group.next(), logger: logger,
+                wallTime: { SystemEdges.wallTime })
+        }
+        let events = InterfaceEvents(timestamps: timestamps, logger: logger)
+        interface = try await WireGuardInterface.start(
+            settings.forInterface(timestamps?.timestamps), on: tunnelGroup.next(), logger: logger
+        ) { event in
+            events.receive(event)
             onPeerEvent(event)
         }.get()
-        admin = try await Self.admin(state, group, closing: interface)
+        admin = try await Self.orClose(interface) {
+            guard let state else { return nil }
+            return try await AdminSocket.start(path: state.adminSocket, group: group)
+        }
+        let admin = admin
+        let metricsListener: MetricsListener? = try await Self.orClose(interface) {
+            guard let endpoint = common.metricsListen else { return nil }
+            do {
+                return try await MetricsListener.start(endpoint, group: group, logger: logger)
+            } catch {
+                await admin?.close()
+                throw error
+            }
+        }
         do {
             uapi = try await Self.uapi(common, group, interface, logger)
         } catch {
+            await metricsListener?.close()
             await admin?.close()
             try? await interface.close().get()
             throw error
         }
+        self.metricsListener = metricsListener
+        self.timestamps = timestamps
         self.tunnelGroup = tunnelGroup
         self.group = group
         self.role = role
@@ -58,12 +85,9 @@ final class RunningInterface: Sendable {
             ])
     }
 
-    private static func admin(
-        _ state: StateDirectory?, _ group: any EventLoopGroup, closing interface: WireGuardInterface
-    ) async throws -> AdminSocket? {
-        guard let state else { return nil }
+    private static func orClose<Result>(_ interface: WireGuardInterface, _ body: () async throws -> Result) async throws -> Result {
         do {
-            return try await AdminSocket.start(path: state.adminSocket, group: group)
+            return try await body()
         } catch {
             try? await interface.close().get()
             throw error
@@ -83,11 +107,40 @@ final class RunningInterface: Sendable {
         return socket
     }
 
-    /// Answers `status` on the admin socket.
-    func answerStatus(routes: @escaping @Sendable () -> [Status.Route], listeners: @escaping @Sendable () -> [Status.Listener]) {
-        admin?.register("status") { [self] _ in
-            Array(try JSONEncoder().encode(try await status(routes: routes(), listeners: listeners())))
+    /// Answers `status` and `metrics`, on the admin socket and the listener for metrics.
+    /// - Parameter metrics: what the role has to add to those of the interface.
+    func answerStatus(
+        routes: @escaping @Sendable () -> [Status.Route], listeners: @escaping @Sendable () -> [Status.Listener],
+        metrics: [MetricsProvider] = []
+    ) {
+        let status: @Sendable () async throws -> [UInt8] = { [self] in
+            Array(try JSONEncoder().encode(try await self.status(routes: routes(), listeners: listeners())))
         }
+        let text: @Sendable () async throws -> [UInt8] = { [self] in
+            var text = MetricsText()
+            text.addProcess(role: role.rawValue, version: KakuremichiCommand.version, startedAt: UInt64(clamping: startedAt))
+            text.add(try await interface.status().get())
+            for provider in metrics { await provider(&text) }
+            return Array(text.text.utf8)
+        }
+        admin?.register("status") { _ in try await status() }
+        admin?.register("metrics") { _ in
+            Array(try JSONEncoder().encode(["metrics": String(decoding: try await text(), as: UTF8.self)]))
+        }
+        admin?.register("forget-timestamp") { [self] request in try await forgetTimestamp(request.arguments?["peer"] ?? "") }
+        metricsListener?.serve(metrics: text, status: status)
+    }
+
+    private func forgetTimestamp(_ text: String) async throws -> [UInt8] {
+        guard let peer = PublicKey(base64: text) else {
+            throw AdminFault(error: "\"\(LogText.escape(text, limit: 100))\" is not a public key; write the peer's 44 characters")
+        }
+        timestamps?.forget(peer)
+        guard try await interface.forgetTimestamp(of: peer).get() else {
+            throw AdminFault(error: "there is no peer \(peer); kakuremichi status shows those that there are")
+        }
+        logger.notice("The last timestamp of a peer is forgotten", metadata: ["peer": "\(peer)"])
+        return Array("{}".utf8)
     }
 
     func status(routes: [Status.Route], listeners: [Status.Listener]) async throws -> Status {
@@ -99,6 +152,7 @@ final class RunningInterface: Sendable {
         ]
         var counters = Dictionary(now.drops.map { ("dropped: \($0.reason)", $0.count) }, uniquingKeysWith: { $0 &+ $1 })
         for (name, count) in counts where count > 0 { counters[name] = UInt64(count) }
+        for (outcome, count) in Status.handshakes(now.counters) where count > 0 { counters["handshakes: \(outcome)"] = count }
         return Status(
             role: role.rawValue, version: KakuremichiCommand.version, processID: Int(getpid()), startedAt: startedAt,
             now: Timestamp.now().seconds,
@@ -113,36 +167,33 @@ final class RunningInterface: Sendable {
                     latestHandshake: peer.lastHandshakeWallTime.map { Int(clamping: $0.seconds) }, receivedBytes: peer.receivedBytes,
                     sentBytes: peer.sentBytes,
                     persistentKeepalive: peer.persistentKeepalive.map { Int($0.components.seconds) }.flatMap { $0 > 0 ? $0 : nil },
-                    hasSession: peer.hasSession)
-            }, routes: routes, listeners: listeners, counters: counters)
+                    hasSession: peer.hasSession, refusedTimestamps: peer.refusedTimestamps == 0 ? nil : peer.refusedTimestamps,
+                    refusedTimestampBehind: peer.refusedTimestampBehind)
+            }, routes: routes, listeners: listeners, counters: counters,
+            isUnderLoad: now.isUnderLoad, queuedHandshakes: now.queuedHandshakes)
     }
 
     /// Closes the tunnel. The event loops run on: what is being torn down may still hop between them, and the process ends next.
     func stop() async {
         await uapi?.close()
         await admin?.close()
+        await metricsListener?.close()
         try? await interface.close().get()
-    }
-
-    private static func log(_ event: WireGuardInterface.PeerEvent, _ logger: Logger) {
-        switch event {
-        case .sessionEstablished(let peer): logger.debug("Session established", metadata: ["peer": "\(peer)"])
-        case .endpointChanged(let peer, let endpoint):
-            logger.info("Peer is reached at", metadata: ["peer": "\(peer)", "endpoint": "\(endpoint)"])
-        case .handshakeGaveUp(let peer): logger.warning("No answer to the handshake", metadata: ["peer": "\(peer)"])
-        case .timestampSent, .timestampAccepted, .timestampRefused, .timestampFarAhead, .underLoad: break
-        }
+        timestamps?.save()
     }
 }
 
 extension InterfaceSettings {
-    var forInterface: InterfaceConfiguration {
-        InterfaceConfiguration(
+    func forInterface(_ timestamps: TimestampStore.Timestamps?) -> InterfaceConfiguration {
+        var result = InterfaceConfiguration(
             privateKey: privateKey, addresses: addresses, listenPort: listenPort, mtu: mtu,
             peers: peers.map {
                 InterfaceConfiguration.Peer(
                     publicKey: $0.publicKey, presharedKey: $0.presharedKey, endpoint: $0.endpoint, allowedIPs: $0.allowedIPs,
                     persistentKeepalive: $0.persistentKeepalive)
             })
+        result.lastSentTimestamp = timestamps?.sent
+        for index in result.peers.indices { result.peers[index].lastTimestamp = timestamps?.accepted[result.peers[index].publicKey] }
+        return result
     }
 }

@@ -25,10 +25,14 @@ package struct Status: Codable, Sendable, Equatable {
         /// Seconds; `nil` is off.
         package var persistentKeepalive: Int?
         package var hasSession: Bool
+        /// Initiations refused since the last accepted one, as their timestamps were not later; `nil` is none.
+        package var refusedTimestamps: UInt64?
+        /// Seconds by which the last of them was behind the last accepted one.
+        package var refusedTimestampBehind: Double?
 
         package init(
             publicKey: String, endpoint: String?, allowedIPs: [String], latestHandshake: Int?, receivedBytes: UInt64, sentBytes: UInt64,
-            persistentKeepalive: Int?, hasSession: Bool
+            persistentKeepalive: Int?, hasSession: Bool, refusedTimestamps: UInt64? = nil, refusedTimestampBehind: Double? = nil
         ) {
             self.publicKey = publicKey
             self.endpoint = endpoint
@@ -38,6 +42,8 @@ package struct Status: Codable, Sendable, Equatable {
             self.sentBytes = sentBytes
             self.persistentKeepalive = persistentKeepalive
             self.hasSession = hasSession
+            self.refusedTimestamps = refusedTimestamps
+            self.refusedTimestampBehind = refusedTimestampBehind
         }
     }
 
@@ -79,10 +85,14 @@ package struct Status: Codable, Sendable, Equatable {
     package var listeners: [Listener]
     /// Counters of the tunnel by name, those that are not zero.
     package var counters: [String: UInt64]
+    /// Whether handshakes come faster than they can be served.
+    package var isUnderLoad: Bool
+    /// Handshake messages that wait.
+    package var queuedHandshakes: Int
 
     package init(
         role: String, version: String, processID: Int, startedAt: Int, now: Int, interface: Interface, peers: [Peer], routes: [Route],
-        listeners: [Listener], counters: [String: UInt64]
+        listeners: [Listener], counters: [String: UInt64], isUnderLoad: Bool = false, queuedHandshakes: Int = 0
     ) {
         self.role = role
         self.version = version
@@ -94,6 +104,8 @@ package struct Status: Codable, Sendable, Equatable {
         self.routes = routes
         self.listeners = listeners
         self.counters = counters
+        self.isUnderLoad = isUnderLoad
+        self.queuedHandshakes = queuedHandshakes
     }
 }
 
@@ -103,6 +115,7 @@ extension Status {
         var lines = ["\(role) \(version), process \(processID), up \(Self.span(now - startedAt))"]
         lines.append("interface  \(interface.publicKey)")
         lines.append("  addresses \(interface.addresses.joined(separator: ", "))  UDP port \(interface.listenPort)  MTU \(interface.mtu)")
+        if isUnderLoad { lines.append("  under load: \(queuedHandshakes) handshakes wait, peers have to prove their address first") }
         lines += Self.columns(
             ["PEER", "ENDPOINT", "LAST HANDSHAKE", "RECEIVED", "SENT", "ALLOWED IPS"],
             peers.map {
@@ -110,6 +123,11 @@ extension Status {
                     $0.publicKey, $0.endpoint ?? "unknown", $0.latestHandshake.map { "\(Self.span(now - $0)) ago" } ?? "never",
                     Self.size($0.receivedBytes), Self.size($0.sentBytes), $0.allowedIPs.joined(separator: ", "),
                 ]
+            })
+        lines += Self.columns(
+            ["REFUSED TIMESTAMPS OF", "COUNT", "LAST ONE BEHIND BY"],
+            peers.compactMap { peer in
+                peer.refusedTimestamps.map { [peer.publicKey, "\($0)", Self.precise(peer.refusedTimestampBehind ?? 0)] }
             })
         lines += Self.columns(
             ["ROUTE", role == "gateway" ? "AGENT" : "TARGET", "STATE"],
@@ -136,6 +154,11 @@ extension Status {
         if seconds < 3600 { return "\(seconds / 60) min \(seconds % 60) s" }
         if seconds < 86400 { return "\(seconds / 3600) h \(seconds / 60 % 60) min" }
         return "\(seconds / 86400) d \(seconds / 3600 % 24) h"
+    }
+
+    /// Below a minute to the millisecond.
+    private static func precise(_ seconds: Double) -> String {
+        seconds < 60 ? "\((seconds * 1000).rounded() / 1000) s" : span(Int(min(seconds, 1e15)))
     }
 
     private static func size(_ bytes: UInt64) -> String {

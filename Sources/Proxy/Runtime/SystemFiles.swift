@@ -14,15 +14,15 @@ package enum SystemFiles {
 
     package static let maximumSize = 1 << 20
 
-    /// Reads a whole file of at most `maximumSize` bytes. Pipes work, so that a key can come from a process substitution.
-    package static func read(_ path: String) throws(FileError) -> Contents {
+    /// Reads a whole file of at most `limit` bytes. Pipes work, so that a key can come from a process substitution.
+    package static func read(_ path: String, limit: Int = maximumSize) throws(FileError) -> Contents {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { throw FileError(path: path, problem: .system(.reading, errno)) }
         defer { close(descriptor) }
-        return try read(descriptor, path: path)
+        return try read(descriptor, path: path, limit: limit)
     }
 
-    package static func read(_ descriptor: CInt, path: String) throws(FileError) -> Contents {
+    package static func read(_ descriptor: CInt, path: String, limit: Int = maximumSize) throws(FileError) -> Contents {
         var status = stat()
         guard fstat(descriptor, &status) == 0 else { throw FileError(path: path, problem: .system(.reading, errno)) }
         guard status.st_mode & S_IFMT != S_IFDIR else { throw FileError(path: path, problem: .isDirectory) }
@@ -34,7 +34,7 @@ package enum SystemFiles {
             guard count >= 0 else { throw FileError(path: path, problem: .system(.reading, errno)) }
             if count == 0 { break }
             bytes += chunk[..<count]
-            guard bytes.count <= maximumSize else { throw FileError(path: path, problem: .tooLarge) }
+            guard bytes.count <= limit else { throw FileError(path: path, problem: .tooLarge) }
         }
         let isRegular = status.st_mode & S_IFMT == S_IFREG
         return Contents(bytes: bytes, isWorldReadable: isRegular && status.st_mode & S_IROTH != 0)

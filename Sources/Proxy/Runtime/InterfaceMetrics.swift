@@ -1,0 +1,87 @@
+import NIOWireGuard
+import WGUserspace
+
+extension MetricsText {
+    /// The process itself.
+    mutating func addProcess(role: String, version: String, startedAt: UInt64) {
+        family("kakuremichi_build_info", .gauge, "Version and role; always 1.")
+        sample("kakuremichi_build_info", [("role", role), ("version", version)], 1)
+        single("process_start_time_seconds", .gauge, "When the process started, in seconds since 1970.", startedAt)
+    }
+
+    /// WireGuard, TCP and UDP of a snapshot.
+    package mutating func add(_ status: InterfaceStatus) {
+        addPeers(status.peers.map { (peer: $0, name: $0.publicKey.base64) })
+        family("kakuremichi_wireguard_handshakes_total", .counter, "Handshake messages and results.")
+        for (outcome, count) in Status.handshakes(status.counters) {
+            sample("kakuremichi_wireguard_handshakes_total", [("outcome", outcome)], count)
+        }
+        single(
+            "kakuremichi_wireguard_under_load", .gauge, "1 while handshakes need a cookie because there are too many of them.",
+            status.isUnderLoad ? 1 : 0)
+        single(
+            "kakuremichi_wireguard_queued_handshakes", .gauge, "Handshake messages that wait for their turn.",
+            UInt64(clamping: status.queuedHandshakes))
+        single(
+            "kakuremichi_wireguard_sessions", .gauge, "Peers with a session in use.", UInt64(status.peers.count { $0.hasSession }))
+        family("kakuremichi_wireguard_dropped_packets_total", .counter, "WireGuard messages and inner packets dropped, by reason.")
+        for (reason, count) in status.drops(of: "wireguard ") {
+            sample("kakuremichi_wireguard_dropped_packets_total", [("reason", reason)], count)
+        }
+        family("kakuremichi_tcpip_dropped_packets_total", .counter, "Packets dropped by the TCP/IP stack in the tunnel, by reason.")
+        for (reason, count) in status.drops(of: "tcp/ip ") {
+            sample("kakuremichi_tcpip_dropped_packets_total", [("reason", reason)], count)
+        }
+        family("kakuremichi_tcp_connections", .gauge, "TCP connections in the tunnel.")
+        sample("kakuremichi_tcp_connections", [("state", "open")], UInt64(clamping: status.tcpConnections))
+        sample("kakuremichi_tcp_connections", [("state", "time_wait")], UInt64(clamping: status.timeWaitConnections))
+        single(
+            "kakuremichi_tcp_buffered_bytes", .gauge, "Bytes in the buffers of TCP connections.", UInt64(clamping: status.bufferedBytes))
+        family("kakuremichi_udp_datagrams_total", .counter, "Datagrams of the WireGuard sockets.")
+        sample("kakuremichi_udp_datagrams_total", [("direction", "receive")], UInt64(clamping: status.datagramsReceived))
+        sample("kakuremichi_udp_datagrams_total", [("direction", "send")], UInt64(clamping: status.datagramsSent))
+        family("kakuremichi_udp_errors_total", .counter, "Calls of the WireGuard sockets that failed.")
+        sample("kakuremichi_udp_errors_total", [("direction", "receive")], UInt64(clamping: status.receiveErrors))
+        sample("kakuremichi_udp_errors_total", [("direction", "send")], UInt64(clamping: status.sendErrors))
+        single("kakuremichi_udp_send_calls_total", .counter, "System calls that sent datagrams.", UInt64(clamping: status.sendCalls))
+    }
+
+    private mutating func addPeers(_ peers: [(peer: PeerStatus, name: String)]) {
+        func add(_ name: String, _ kind: Kind, _ help: String, _ value: (PeerStatus) -> UInt64?) {
+            family(name, kind, help)
+            for (peer, label) in peers {
+                if let value = value(peer) { sample(name, [("peer", label)], value) }
+            }
+        }
+        let prefix = "kakuremichi_wireguard_peer_"
+        add(prefix + "receive_bytes_total", .counter, "Bytes of authentic messages from the peer.") { $0.receivedBytes }
+        add(prefix + "transmit_bytes_total", .counter, "Bytes of messages to the peer.") { $0.sentBytes }
+        add(prefix + "last_handshake_timestamp_seconds", .gauge, "When the last session began, in seconds since 1970; 0 is never.") {
+            $0.lastHandshakeWallTime?.seconds ?? 0
+        }
+        add(prefix + "session", .gauge, "1 if there is a session in use.") { $0.hasSession ? 1 : 0 }
+        add(
+            prefix + "refused_timestamps", .gauge, "Initiations refused since the last accepted one, as their timestamps were not later."
+        ) { $0.refusedTimestamps }
+    }
+}
+
+extension InterfaceStatus {
+    /// - Parameter layer: what the reasons begin with.
+    func drops(of layer: String) -> [(reason: String, count: UInt64)] {
+        drops.compactMap { $0.reason.hasPrefix(layer) ? (String($0.reason.dropFirst(layer.count)), $0.count) : nil }
+    }
+}
+
+extension Status {
+    /// Handshakes by outcome.
+    static func handshakes(_ counters: DeviceCounters) -> [(outcome: String, count: UInt64)] {
+        [
+            ("initiation_sent", counters.initiationsSent), ("initiation_received", counters.initiationsReceived),
+            ("response_sent", counters.responsesSent), ("response_received", counters.responsesReceived),
+            ("established_as_initiator", counters.sessionsAsInitiator), ("established_as_responder", counters.sessionsAsResponder),
+            ("retried", counters.handshakesRetried), ("gave_up", counters.handshakesGivenUp),
+            ("cookie_reply_sent", counters.cookieRepliesSent), ("cookie_received", counters.cookiesReceived),
+        ]
+    }
+}
