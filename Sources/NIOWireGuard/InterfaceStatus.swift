@@ -5,6 +5,8 @@ import WGUserspace
 
 /// What a running interface is doing, at one moment.
 public struct InterfaceStatus: Sendable {
+    package init() {}
+
     public var peers: [PeerStatus] = []
     /// The moment of the snapshot, on the clock of `PeerStatus.lastHandshake`.
     public var now = Instant(nanoseconds: 0)

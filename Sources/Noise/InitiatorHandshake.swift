@@ -12,7 +12,13 @@ public struct InitiatorHandshake: ~Copyable, Sendable {
     /// The index by which the responder addresses us.
     public let senderIndex: UInt32
 
-    private let state: HandshakeState
+    private let state: Waiting
+
+    /// On the heap: the many peers that are not shaking hands shall not keep room for it.
+    private final class Waiting: Sendable {
+        let state: HandshakeState
+        init(_ state: consuming HandshakeState) { self.state = state }
+    }
 
     /// Writes a 148-byte initiation to the beginning of `message`, mac1 set, mac2 zero.
     ///
@@ -44,7 +50,7 @@ public struct InitiatorHandshake: ~Copyable, Sendable {
             try state.writeMessage(
                 payload: bytes.bytes.extracting(0..<TAI64N.byteCount), into: &message, at: Field.noiseMessage.lowerBound)
             MACKeys(publicKey: remote).writeMAC1(into: &message, byteCount: HandshakeMessage.initiationByteCount)
-            return InitiatorHandshake(senderIndex: senderIndex, state: state)
+            return InitiatorHandshake(senderIndex: senderIndex, state: Waiting(state))
         } catch { throw HandshakeError(error) }
     }
 
@@ -63,7 +69,7 @@ public struct InitiatorHandshake: ~Copyable, Sendable {
             throw .malformed
         }
         guard response.littleEndian32(at: Field.receiver) == senderIndex else { throw .wrongReceiverIndex }
-        var state = state.copy()
+        var state = state.state.copy()
         state.setStaticKey(staticKey)
         state.setPresharedKey(presharedKey)
         var field = SecretBytes(copying: response.extracting(Field.noiseMessage))

@@ -26,6 +26,11 @@ package final class TimestampStore: Sendable {
     package struct Timestamps: Equatable, Sendable {
         package var sent: TAI64N?
         package var accepted: [PublicKey: TAI64N] = [:]
+
+        package init(sent: TAI64N? = nil, accepted: [PublicKey: TAI64N] = [:]) {
+            self.sent = sent
+            self.accepted = accepted
+        }
     }
 
     private let file: PeerStateFile
