@@ -79,6 +79,16 @@ let package = Package(
             ],
             path: "Examples/TunnelListen", swiftSettings: strict),
 
+        // What `scripts/bench micro` and the floods of `scripts/bench` run.
+        .target(name: "BenchShim", dependencies: ["CSodium", "CCrypto"], path: "Benchmarks/Shim"),
+        .executableTarget(
+            name: "bench", dependencies: ["BenchShim", "Inet", "Noise", "WGUserspace"], path: "Benchmarks/Bench", swiftSettings: strict),
+
+        // What is fuzzed; tests replay the corpora on it.
+        .target(
+            name: "FuzzTargets", dependencies: ["Inet", "Noise", "WGUserspace", "Vectors"], path: "Fuzz/Targets", swiftSettings: strict),
+        .testTarget(name: "FuzzTests", dependencies: ["FuzzTargets"], swiftSettings: strict),
+
         .target(
             name: "TestSupport", dependencies: ["Inet", "Noise", "WGUserspace", "TCPStack"],
             path: "Tests/Support", swiftSettings: strict),
@@ -119,3 +129,8 @@ let package = Package(
             swiftSettings: strict),
     ]
 )
+
+// The fuzzer's executable has no `main` of its own, so that only `scripts/fuzz` builds it.
+if Context.environment["KAKUREMICHI_FUZZ"] != nil {
+    package.targets.append(.executableTarget(name: "fuzz", dependencies: ["FuzzTargets"], path: "Fuzz/Driver", swiftSettings: strict))
+}

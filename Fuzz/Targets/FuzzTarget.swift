@@ -1,0 +1,104 @@
+import Inet
+import Noise
+import Vectors
+import WGUserspace
+
+/// What a fuzzer feeds with bytes. None may trap, hang or grow, whatever comes.
+public enum FuzzTarget: String, CaseIterable, Sendable {
+    /// Handshake messages and cookie replies, as the parsers get them.
+    case messages
+    /// A device with a live session: datagrams, inner packets, changes and time, as a script.
+    case device
+    /// The text protocol of `wg`.
+    case uapi
+    /// wg-quick files.
+    case wgquick
+    /// Test-vector files.
+    case vectors
+    /// Noise handshakes of any pattern, read from bytes.
+    case noise
+
+    public func run(_ bytes: [UInt8]) {
+        switch self {
+        case .messages: Self.parseMessage(bytes)
+        case .device:
+            var script = DeviceScript(bytes)
+            script.run()
+        case .uapi: Self.parseUAPI(bytes)
+        case .wgquick: _ = try? WGQuickFile(bytes.span.bytes)
+        case .vectors: _ = VectorRunner.run(bytes) { _, _ in }
+        case .noise: Self.readNoise(bytes)
+        }
+    }
+
+    private static func parseMessage(_ bytes: [UInt8]) {
+        let message = bytes.span.bytes
+        _ = Message.classify(message)
+        let key = PrivateKey.generate(using: .seeded(1))
+        let keys = MACKeys(publicKey: key.publicKey)
+        _ = keys.isValidMAC1(message: message)
+        _ = TAI64N(message)
+        if let mac1 = MAC(message) { _ = Cookie(reply: message, mac1: mac1, keys: keys) }
+        _ = IPHeader.routing(of: message)
+        _ = try? IPHeader(parsing: message)
+        guard var handshake = try? ResponderHandshake.receive(initiation: message, staticKey: key, staticPublic: key.publicKey) else {
+            return
+        }
+        _ = try? handshake.openTimestamp(precomputedStaticStatic: SecretBytes(count: 32))
+    }
+
+    /// The first byte says how the text is cut.
+    private static func parseUAPI(_ bytes: [UInt8]) {
+        guard let first = bytes.first else { return }
+        var parser = UAPI.Parser()
+        var rest = bytes.dropFirst()
+        while !rest.isEmpty {
+            let piece = Array(rest.prefix(max(1, Int(first))))
+            rest = rest.dropFirst(piece.count)
+            var offset = 0
+            while offset < piece.count {
+                let before = offset
+                switch parser.receive(piece.span.bytes, from: &offset) {
+                case .closed: return
+                case .request(.set(let request)): _ = request.text()
+                case .request(.get), .refused, nil: break
+                }
+                if offset == before { break }
+            }
+        }
+        _ = try? UAPI.State(answer: Array(bytes.dropFirst()).span.bytes)
+    }
+
+    /// The first byte chooses the pattern, then messages come with two bytes of length each.
+    private static func readNoise(_ bytes: [UInt8]) {
+        guard let first = bytes.first else { return }
+        let name = HandshakePattern.names[Int(first) % HandshakePattern.names.count]
+        let modifier = ["", "psk0", "psk1"][Int(first) / HandshakePattern.names.count % 3]
+        guard let noise = try? NoiseProtocol("Noise_\(name)\(modifier)_25519_\(first.isMultiple(of: 2) ? "ChaChaPoly" : "AESGCM")_SHA256")
+        else { return }
+        let random = RandomSource.seeded(7)
+        let remote = PrivateKey.generate(using: random).publicKey
+        let psk = [UInt8](repeating: 1, count: 32 * noise.pattern.presharedKeyCount)
+        guard
+            var state = try? HandshakeState(
+                noise, role: .responder, staticKey: .generate(using: random), remoteStatic: remote, presharedKeys: psk.span.bytes,
+                random: random)
+        else { return }
+        var rest = bytes.dropFirst()
+        while rest.count >= 2, !state.isFinished, !state.isDead {
+            let length = min(rest.count - 2, Int(rest[rest.startIndex]) << 8 | Int(rest[rest.startIndex + 1]))
+            var message = Array(rest.dropFirst(2).prefix(length))
+            rest = rest.dropFirst(2 + length)
+            if state.isOurTurn {
+                var output = [UInt8](repeating: 0, count: message.count + state.overhead)
+                var span = output.mutableSpan
+                var raw = span.mutableBytes
+                _ = try? state.writeMessage(payload: message.span.bytes, into: &raw)
+            } else {
+                var span = message.mutableSpan
+                var raw = span.mutableBytes
+                _ = try? state.readMessage(&raw)
+            }
+        }
+    }
+}
