@@ -10,10 +10,13 @@ struct CookieJar {
     private var cookie: Cookie?
     private var expiresAt = Instant(nanoseconds: 0)
 
+    /// Whether messages have a mac2 now.
+    func hasCookie(now: Instant) -> Bool { cookie != nil && now < expiresAt }
+
     /// Sets mac2 of a message that is about to be sent if there is a fresh cookie, and remembers its mac1.
     mutating func prepare(_ message: inout MutableRawSpan, byteCount: Int, now: Instant) {
         lastMAC1 = MAC(message.bytes, at: byteCount - MACKeys.trailerByteCount)
-        guard let cookie, now < expiresAt else { return }
+        guard let cookie, hasCookie(now: now) else { return }
         cookie.writeMAC2(into: &message, byteCount: byteCount)
     }
 

@@ -198,13 +198,22 @@ extension Device {
     }
 
     /// A cookie reply is not the peer's word that it is there: no timer, and never the endpoint.
+    ///
+    /// WG §6.6 lets the next initiation wait for REKEY-TIMEOUT, so that nobody can make us send. Here one that had no cookie is
+    /// followed by one that has it at once: whoever sees our mac1 and forges replies gains one message in the 120 s that a cookie
+    /// lives, and a true peer under load is reached in one round trip instead of 5 s.
     mutating func receiveCookieReply(_ message: RawSpan, now: Instant) -> ReceiveResult {
-        guard let place = indices.peer(of: message.littleEndian32(at: HandshakeIndex.cookieReplyReceiver)) else {
-            return .dropped(.unknownReceiverIndex)
-        }
+        let index = message.littleEndian32(at: HandshakeIndex.cookieReplyReceiver)
+        guard let place = indices.peer(of: index) else { return .dropped(.unknownReceiverIndex) }
         let publicKey = peers[place].publicKey
+        let hadCookie = peers[place].cookies.hasCookie(now: now)
         guard peers[place].cookies.receive(message, from: publicKey, now: now) else { return .dropped(.invalidCookieReply) }
         counters.cookiesReceived &+= 1
+        if !hadCookie, peers[place].initiationIndex == index, peers[place].isHandshaking {
+            peers[place].wantsInitiation = true
+            outbox.enqueue(&peers[place])
+            counters.handshakesRetried &+= 1
+        }
         return .handled
     }
 }
