@@ -58,7 +58,7 @@ import Testing
     @Test(
         "what is no pattern is none",
         arguments: [
-            "", "Z", "xx", "XXX", "XXpsk", "XXpsk4", "XXpsk0psk1", "XXpsk0+", "XXpsk0+psk0", "XXpsk+1", "XXpsk-1", "Npsk2", "XXfallback",
+            "", "Z", "xx", "XXXX", "XXpsk", "XXpsk4", "XXpsk0psk1", "XXpsk0+", "XXpsk0+psk0", "XXpsk+1", "XXpsk-1", "Npsk2", "XXfallback",
             "XX+psk0",
             String(repeating: "X", count: 1000), "XXpsk٣",
         ])
