@@ -1,11 +1,13 @@
 import NIOCore
 import Synchronization
 
-/// Bounds the lines that requests from outside can cause: so many of a kind in a second, the others are counted, and the count
-/// goes with the next line. Thread-safe.
+/// Bounds the lines that strangers can cause: so many of a kind in a second or a minute, the others are counted, and the count goes
+/// with the next line. Thread-safe.
 package final class LogBudget: Sendable {
     package enum Kind: Int, CaseIterable, Sendable {
         case notFound, disabled, proxyError, refusedTimestamp, timestampFarAhead
+        /// One line a minute: under a flood load comes and goes each second.
+        case underLoad
     }
 
     package enum Decision: Equatable, Sendable {
@@ -29,10 +31,10 @@ package final class LogBudget: Sendable {
         windows.withLock { windows in
             let index = kind.rawValue
             if now >= windows[index].end {
-                windows[index].end = now + .seconds(1)
+                windows[index].end = now + (kind == .underLoad ? .minutes(1) : .seconds(1))
                 windows[index].written = 0
             }
-            guard windows[index].written < Self.linesPerSecond else {
+            guard windows[index].written < (kind == .underLoad ? 1 : Self.linesPerSecond) else {
                 windows[index].omitted &+= 1
                 return .omit
             }

@@ -29,23 +29,22 @@ struct InterfaceEvents: Sendable {
         case .timestampFarAhead(let peer, let timestamp): warnFarAhead(peer, timestamp)
         case .timestampRefused(let peer, let refused, let last):
             warn(
-                .refusedTimestamp, "A handshake with an old timestamp is refused: a replay, or the peer's clock stepped back", peer,
-                ["behind": "\(last.seconds(after: refused)) s"])
-        case .underLoad(true): logger.warning("Many handshakes: peers have to prove their address first")
-        case .underLoad(false): logger.info("Handshakes are back to normal")
+                .refusedTimestamp, "A handshake with an old timestamp is refused: a replay, or the peer's clock stepped back",
+                ["peer": "\(peer)", "behind": "\(last.seconds(after: refused)) s"])
+        case .underLoad(true): warn(.underLoad, "Many handshakes: peers have to prove their address first")
+        case .underLoad(false): break
         }
     }
 
     private func warnFarAhead(_ peer: PublicKey, _ timestamp: TAI64N) {
         warn(
-            .timestampFarAhead, "A peer's clock is more than a day ahead of ours; its timestamp is not stored", peer,
-            ["ahead": "\(timestamp.seconds(after: TAI64N(SystemEdges.wallTime))) s"])
+            .timestampFarAhead, "A peer's clock is more than a day ahead of ours; its timestamp is not stored",
+            ["peer": "\(peer)", "ahead": "\(timestamp.seconds(after: TAI64N(SystemEdges.wallTime))) s"])
     }
 
-    private func warn(_ kind: LogBudget.Kind, _ text: Logger.Message, _ peer: PublicKey, _ fields: Logger.Metadata) {
+    private func warn(_ kind: LogBudget.Kind, _ text: Logger.Message, _ fields: Logger.Metadata = [:]) {
         guard case .write(let omitted) = budget.take(kind, now: .now()) else { return }
         var fields = fields
-        fields["peer"] = "\(peer)"
         if omitted > 0 { fields["omitted"] = "\(omitted)" }
         logger.warning(text, metadata: fields)
     }

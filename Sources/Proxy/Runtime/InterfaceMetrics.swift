@@ -63,6 +63,13 @@ extension MetricsText {
         add(
             prefix + "refused_timestamps", .gauge, "Initiations refused since the last accepted one, as their timestamps were not later."
         ) { $0.refusedTimestamps }
+        let handshakes = prefix + "handshakes_total"
+        family(handshakes, .counter, "Handshakes with the peer, by outcome.")
+        for (peer, label) in peers {
+            for (outcome, count) in Status.handshakes(peer.handshakes) {
+                sample(handshakes, [("peer", label), ("outcome", outcome)], count)
+            }
+        }
     }
 }
 
@@ -74,7 +81,15 @@ extension InterfaceStatus {
 }
 
 extension Status {
-    /// Handshakes by outcome.
+    /// Handshakes with one peer by outcome.
+    static func handshakes(_ counters: PeerStatus.HandshakeCounters) -> [(outcome: String, count: UInt64)] {
+        [
+            ("initiation_sent", UInt64(counters.initiationsSent)), ("initiation_received", UInt64(counters.initiationsReceived)),
+            ("established", UInt64(counters.established)), ("gave_up", UInt64(counters.gaveUp)),
+        ]
+    }
+
+    /// Handshakes of all peers by outcome.
     static func handshakes(_ counters: DeviceCounters) -> [(outcome: String, count: UInt64)] {
         [
             ("initiation_sent", counters.initiationsSent), ("initiation_received", counters.initiationsReceived),

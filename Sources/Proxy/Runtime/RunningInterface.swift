@@ -167,7 +167,9 @@ final class RunningInterface: Sendable {
                     latestHandshake: peer.lastHandshakeWallTime.map { Int(clamping: $0.seconds) }, receivedBytes: peer.receivedBytes,
                     sentBytes: peer.sentBytes,
                     persistentKeepalive: peer.persistentKeepalive.map { Int($0.components.seconds) }.flatMap { $0 > 0 ? $0 : nil },
-                    hasSession: peer.hasSession, refusedTimestamps: peer.refusedTimestamps == 0 ? nil : peer.refusedTimestamps,
+                    hasSession: peer.hasSession,
+                    handshakes: Dictionary(Status.handshakes(peer.handshakes).map { ($0.outcome, $0.count) }) { $0 &+ $1 },
+                    refusedTimestamps: peer.refusedTimestamps == 0 ? nil : peer.refusedTimestamps,
                     refusedTimestampBehind: peer.refusedTimestampBehind)
             }, routes: routes, listeners: listeners, counters: counters,
             isUnderLoad: now.isUnderLoad, queuedHandshakes: now.queuedHandshakes)

@@ -25,6 +25,8 @@ package struct Status: Codable, Sendable, Equatable {
         /// Seconds; `nil` is off.
         package var persistentKeepalive: Int?
         package var hasSession: Bool
+        /// Handshakes by outcome.
+        package var handshakes: [String: UInt64]?
         /// Initiations refused since the last accepted one, as their timestamps were not later; `nil` is none.
         package var refusedTimestamps: UInt64?
         /// Seconds by which the last of them was behind the last accepted one.
@@ -32,7 +34,8 @@ package struct Status: Codable, Sendable, Equatable {
 
         package init(
             publicKey: String, endpoint: String?, allowedIPs: [String], latestHandshake: Int?, receivedBytes: UInt64, sentBytes: UInt64,
-            persistentKeepalive: Int?, hasSession: Bool, refusedTimestamps: UInt64? = nil, refusedTimestampBehind: Double? = nil
+            persistentKeepalive: Int?, hasSession: Bool, handshakes: [String: UInt64]? = nil, refusedTimestamps: UInt64? = nil,
+            refusedTimestampBehind: Double? = nil
         ) {
             self.publicKey = publicKey
             self.endpoint = endpoint
@@ -42,6 +45,7 @@ package struct Status: Codable, Sendable, Equatable {
             self.sentBytes = sentBytes
             self.persistentKeepalive = persistentKeepalive
             self.hasSession = hasSession
+            self.handshakes = handshakes
             self.refusedTimestamps = refusedTimestamps
             self.refusedTimestampBehind = refusedTimestampBehind
         }

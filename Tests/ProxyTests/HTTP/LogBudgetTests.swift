@@ -15,4 +15,13 @@ import Testing
         #expect(budget.take(.notFound, now: start + .seconds(1)) == .write(omitted: 981))
         #expect(budget.take(.notFound, now: start + .seconds(1)) == .write(omitted: 0))
     }
+
+    @Test("that there is load is written once a minute")
+    func load() {
+        let budget = LogBudget()
+        let start = NIODeadline.uptimeNanoseconds(5)
+        #expect(budget.take(.underLoad, now: start) == .write(omitted: 0))
+        #expect((1..<60).allSatisfy { budget.take(.underLoad, now: start + .seconds($0)) == .omit })
+        #expect(budget.take(.underLoad, now: start + .minutes(1)) == .write(omitted: 59))
+    }
 }
