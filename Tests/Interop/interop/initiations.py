@@ -1,7 +1,8 @@
 """Handshake initiations that anybody can make who knows a public key: mac1 is right, the rest is random.
 
-Run as a program it sends them for some seconds, from many source addresses if it may, and ends by itself:
-    initiations.py PUBLIC-KEY ADDRESS PORT A-SECOND SECONDS [SOURCE-NETWORK]
+Run as a program it sends them until the receiver asks for cookies: the rate grows from `A-SECOND` as long as no cookie reply comes, and
+stays while they come. It prints `cookies` with the first one, and ends by itself:
+    initiations.py PUBLIC-KEY ADDRESS PORT A-SECOND SECONDS
 """
 
 import base64
@@ -15,6 +16,9 @@ import time
 
 POOL = 2000
 MAXIMUM_SECONDS = 30
+MAXIMUM_RATE = 200_000
+# Seconds without a cookie reply until the rate grows.
+PATIENCE = 0.3
 
 
 def initiation(public_key, source):
@@ -24,39 +28,48 @@ def initiation(public_key, source):
     return body + hashlib.blake2s(body, key=mac_key, digest_size=16).digest() + bytes(16)
 
 
-def senders(network, count):
-    """Sockets on addresses of a /16 like 127.7.0.0; one on the kernel's choice without it."""
-    sockets = []
-    for number in range(count if network else 1):
-        opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        if network:
-            first, second = network.split(".")[:2]
-            opened.bind((f"{first}.{second}.{number // 250}.{number % 250 + 1}", 0))
-        opened.setblocking(False)
-        sockets.append(opened)
-    return sockets
-
-
-def flood(public_key, address, port, rate, seconds, network=None):
+def flood(public_key, address, port, rate, seconds):
     """Returns how many were sent."""
     source = random.Random(int.from_bytes(os.urandom(4), "big"))
     messages = [initiation(public_key, source) for _ in range(POOL)]
-    sockets = senders(network, 500)
-    start = time.monotonic()
-    end = start + min(seconds, MAXIMUM_SECONDS)
-    sent = 0
-    while (now := time.monotonic()) < end:
-        due = int((now - start) * rate)
-        while sent < due:
-            try:
-                sockets[sent % len(sockets)].sendto(messages[sent % POOL], (address, port))
-            except OSError:
-                pass
-            sent += 1
-        time.sleep(0.001)
+    end = time.monotonic() + min(seconds, MAXIMUM_SECONDS)
+    patience = time.monotonic() + PATIENCE
+    credit, sent, asked, last = 0.0, 0, False, time.monotonic()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        opened.connect((address, port))
+        opened.setblocking(False)
+        while (now := time.monotonic()) < end:
+            # What could not be sent in time is not made up for.
+            credit, last = min(credit + (now - last) * rate, rate / 20), now
+            while credit >= 1:
+                credit -= 1
+                sent += 1
+                try:
+                    opened.send(messages[sent % POOL])
+                except OSError:
+                    pass
+            if replies(opened):
+                patience = time.monotonic() + PATIENCE
+                if not asked:
+                    asked = True
+                    print("cookies", flush=True)
+            elif now > patience:
+                rate, patience = min(rate * 1.5, MAXIMUM_RATE), now + PATIENCE
+            time.sleep(0.001)
     return sent
+
+
+def replies(opened):
+    """How many cookie replies have come."""
+    count = 0
+    try:
+        while True:
+            answer = opened.recv(2048)
+            count += len(answer) == 64 and answer[0] == 3
+    except OSError:
+        return count
 
 
 if __name__ == "__main__":
     key, address, port, rate, seconds = sys.argv[1:6]
-    print(flood(base64.b64decode(key), address, int(port), float(rate), float(seconds), *sys.argv[6:7]))
+    print(flood(base64.b64decode(key), address, int(port), float(rate), float(seconds)))
