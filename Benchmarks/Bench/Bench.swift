@@ -3,15 +3,33 @@ import Inet
 import Noise
 import WGUserspace
 
-/// What `scripts/bench micro` and `scripts/bench --only flood-…` run. Prints one line a figure: NAME VALUE UNIT [BASELINE].
+/// What `scripts/bench` runs beside the program itself. `micro` prints one line a figure: NAME VALUE UNIT [baseline VALUE ratio VALUE].
 @main enum Bench {
     static func main() {
-        let arguments = CommandLine.arguments
-        switch arguments.dropFirst().first {
-        case "micro": Micro.run()
-        case "flood" where arguments.count >= 7: flood(Array(arguments[2...]))
-        default: print("usage: bench micro | bench flood (junk|valid) PUBLIC-KEY ADDRESS PORT A-SECOND SECONDS")
+        let arguments = Array(CommandLine.arguments.dropFirst())
+        switch (arguments.first, arguments.count) {
+        case ("micro", 1): Micro.run()
+        case ("flood", 7): flood(Array(arguments[1...]))
+        case ("handshake-peers", 3):
+            guard let seed = UInt64(arguments[1]), let count = Int(arguments[2]) else { return usage() }
+            Handshakes.printPeers(seed: seed, count: count)
+        case ("handshakes", 8):
+            guard let seed = UInt64(arguments[1]), let peers = Int(arguments[2]), let key = PublicKey(base64: arguments[3]),
+                let port = UInt16(arguments[5]), let rate = UInt64(arguments[6]), let count = Int(arguments[7])
+            else { return usage() }
+            Handshakes.run(seed: seed, peers: peers, responder: key, address: arguments[4], port: port, rate: rate, count: count)
+        default: usage()
         }
+    }
+
+    private static func usage() {
+        print(
+            """
+            usage: bench micro
+                   bench flood (junk|valid) PUBLIC-KEY ADDRESS PORT A-SECOND SECONDS
+                   bench handshake-peers SEED COUNT
+                   bench handshakes SEED PEERS PUBLIC-KEY ADDRESS PORT A-SECOND COUNT
+            """)
     }
 
     /// Initiations: junk ones with a wrong mac1, from one address; or with a right one, from 4,000 addresses of 127.0.0.0/8. At most 30 s.

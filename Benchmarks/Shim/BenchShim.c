@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <openssl/evp.h>
+#include <poll.h>
 #include <sodium.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -49,14 +50,14 @@ uint64_t bench_nanoseconds(void) {
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-static unsigned char key[32], buffer[2048];
+static unsigned char key[32];
 
 static void make_nonce(unsigned char *nonce, uint64_t counter) {
     memset(nonce, 0, 4);
     memcpy(nonce + 4, &counter, 8);
 }
 
-uint64_t bench_seal(size_t size, int rounds) {
+uint64_t bench_seal(uint8_t *buffer, size_t size, int rounds) {
     unsigned char nonce[12];
     uint64_t start = bench_nanoseconds();
     for (int i = 0; i < rounds; i++) {
@@ -66,11 +67,10 @@ uint64_t bench_seal(size_t size, int rounds) {
     return bench_nanoseconds() - start;
 }
 
-uint64_t bench_open(size_t size, int rounds) {
+uint64_t bench_open(uint8_t *work, uint8_t *sealed, size_t size, int rounds) {
     unsigned char nonce[12];
-    static unsigned char sealed[2048], work[2048];
     make_nonce(nonce, 7);
-    crypto_aead_chacha20poly1305_ietf_encrypt_detached(sealed, sealed + size, NULL, buffer, size, NULL, 0, NULL, nonce, key);
+    crypto_aead_chacha20poly1305_ietf_encrypt_detached(sealed, sealed + size, NULL, sealed, size, NULL, 0, NULL, nonce, key);
     uint64_t start = bench_nanoseconds();
     for (int i = 0; i < rounds; i++) {
         memcpy(work, sealed, size + 16);
@@ -151,4 +151,34 @@ uint64_t bench_flood(
     }
     for (int i = 0; i < used; i++) close(sockets[i]);
     return sent;
+}
+
+int bench_udp_connect(const char *address, uint16_t port) {
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
+    if (inet_pton(AF_INET, address, &to.sin_addr) != 1) return -1;
+    int descriptor = socket(AF_INET, SOCK_DGRAM, 0);
+    if (descriptor >= 0 && connect(descriptor, (struct sockaddr *)&to, sizeof to) != 0) {
+        close(descriptor);
+        return -1;
+    }
+    return descriptor;
+}
+
+int bench_udp_send(int descriptor, const uint8_t *message, size_t size) { return send(descriptor, message, size, 0) == (ssize_t)size; }
+
+int bench_udp_receive(int descriptor, uint8_t *message, size_t size, int milliseconds) {
+    struct pollfd waiting = {.fd = descriptor, .events = POLLIN};
+    if (poll(&waiting, 1, milliseconds) != 1) return -1;
+    return (int)recv(descriptor, message, size, 0);
+}
+
+void bench_wait_until(uint64_t nanoseconds) {
+    struct timespec until = {(time_t)(nanoseconds / 1000000000u), (long)(nanoseconds % 1000000000u)};
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) != 0) continue;
+}
+
+uint64_t bench_civil_nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }

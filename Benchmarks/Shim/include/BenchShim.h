@@ -6,9 +6,10 @@
 /// Allocations of this process since it began.
 uint64_t bench_allocations(void);
 
-/// Nanoseconds that `rounds` calls of libsodium's seal (or open) take on `size` bytes, from C.
-uint64_t bench_seal(size_t size, int rounds);
-uint64_t bench_open(size_t size, int rounds);
+/// Nanoseconds that `rounds` calls of libsodium's seal take on `size` bytes of `buffer`, from C; 16 bytes of room behind them.
+uint64_t bench_seal(uint8_t *buffer, size_t size, int rounds);
+/// The same for open, with a fresh copy of `sealed` in `work` for each. 0 if one fails.
+uint64_t bench_open(uint8_t *work, uint8_t *sealed, size_t size, int rounds);
 /// The same for X25519, libsodium's and libcrypto's.
 uint64_t bench_x25519_sodium(int rounds);
 uint64_t bench_x25519_crypto(int rounds);
@@ -20,5 +21,16 @@ uint64_t bench_nanoseconds(void);
 /// `sources` sockets on addresses 127.`net`.x.y; one socket on the kernel's choice if `sources` is 0. Returns how many were sent.
 uint64_t bench_flood(
     const char *address, uint16_t port, const uint8_t *messages, int count, int size, uint64_t rate, double seconds, int sources, int net);
+
+/// A UDP socket that talks to one IPv4 address only; -1 if there is none.
+int bench_udp_connect(const char *address, uint16_t port);
+int bench_udp_send(int descriptor, const uint8_t *message, size_t size);
+/// The length of the next datagram; -1 if none comes in so many milliseconds.
+int bench_udp_receive(int descriptor, uint8_t *message, size_t size, int milliseconds);
+
+/// Sleeps until the monotonic clock is there.
+void bench_wait_until(uint64_t nanoseconds);
+/// Civil time, since 1970.
+uint64_t bench_civil_nanoseconds(void);
 
 #endif

@@ -1,4 +1,5 @@
-"""Interleaved rounds of every measurement on both sides, printed as tables: measure.py [--rounds N] [--json FILE] [--only NAME,...] PROGRAM"""
+"""Interleaved rounds of every measurement on both sides, printed as tables:
+measure.py [--rounds N] [--json FILE] [--only NAME,...] [--tool BENCH] PROGRAM"""
 
 import argparse
 import json
@@ -12,6 +13,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from bench.protocol import PROTOCOL, Protocol  # noqa: E402
 from bench.report import BULK, MEASURES, aead_rate, results, show  # noqa: E402
 from bench.sides import DOMAIN, LARGE, Nginx, Ours, Service, memory, processor_time, wait_until_answered  # noqa: E402
 from bench.stock import Stock  # noqa: E402
@@ -26,13 +28,12 @@ TRANSFER_TIMEOUT = 60
 class Run:
     """All values of one run: by measurement and side, and CPU seconds by process."""
 
-    def __init__(self, program, lab, only):
-        self.only = only
+    def __init__(self, program, lab, service, only, note):
+        self.only, self.note = only, note
         self.program, self.lab = program, lab
         self.values = {name: {} for name in MEASURES}
         self.processor = {name: {} for name in MEASURES}
-        self.notes = []
-        self.service = Service(lab)
+        self.service = service
         self.sides = [Ours(program, lab, self.service), Nginx(lab, self.service)]
         for side in self.sides:
             wait_until_answered(side)
@@ -60,11 +61,6 @@ class Run:
 
     def add(self, name, side, value):
         self.values[name].setdefault(side, []).append(value)
-
-    def note(self, text):
-        if text not in self.notes:
-            self.notes.append(text)
-            print(f"note: {text}", flush=True)
 
     def round(self, number):
         order = self.sides if number % 2 == 0 else self.sides[::-1]
@@ -275,37 +271,74 @@ class Run:
             self.add("rss-peak", side.name, max(self.values[f"peak {front}"][side.name]))
 
 
+class Notes:
+    """What has to be said beside the figures, each once."""
+
+    def __init__(self):
+        self.said = set()
+
+    def __call__(self, text):
+        if text not in self.said:
+            self.said.add(text)
+            print(f"note: {text}", flush=True)
+
+
+def measure(program, lab, arguments, only):
+    service, note = Service(lab), Notes()
+    tunnel = Run(program, lab, service, only, note) if not only or any(name in MEASURES for name in only) else None
+    protocol = None
+    if not only or any(name in PROTOCOL for name in only):
+        if arguments.tool and os.access(arguments.tool, os.X_OK):
+            protocol = Protocol(program, arguments.tool, lab, service, note)
+        else:
+            note(f"{', '.join(PROTOCOL)} are left out: the program `bench` is missing beside the one that is measured")
+    for count in range(arguments.rounds):
+        print(f"round {count + 1} of {arguments.rounds}", flush=True)
+        if tunnel:
+            tunnel.round(count)
+        if protocol:
+            protocol.round(only)
+    listed = []
+    if tunnel:
+        tunnel.end()
+        limit = aead_rate()
+        listed = results(tunnel, limit)
+        show(listed, tunnel, limit, arguments.rounds)
+    if protocol:
+        figures = protocol.results()
+        protocol.show(figures)
+        for name, meaning in PROTOCOL.items():
+            if not only or name in only:
+                print(f"{name}: {meaning}")
+        listed += figures
+    if arguments.json:
+        with open(arguments.json, "w") as file:
+            json.dump(listed, file, indent=2)
+            file.write("\n")
+
+
 def main():
     parser = argparse.ArgumentParser(prog="scripts/bench")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json")
     parser.add_argument("--only", default="")
+    parser.add_argument("--tool")
     parser.add_argument("--names", action="store_true")
     parser.add_argument("program", nargs="?")
     arguments = parser.parse_args()
+    names = [*MEASURES, *PROTOCOL]
     if arguments.names:
-        print(" ".join(MEASURES))
+        print(" ".join(names))
         return 0
     only = [name for name in arguments.only.split(",") if name]
-    unknown = [name for name in only if name not in MEASURES]
+    unknown = [name for name in only if name not in names]
     if unknown:
-        print(f"unknown: {', '.join(unknown)}; names: {' '.join(MEASURES)}")
+        print(f"unknown: {', '.join(unknown)}; names: {' '.join(names)}")
         return 0
     program = Program(arguments.program)
     lab = Lab("bench")
     try:
-        run = Run(program, lab, only)
-        for count in range(arguments.rounds):
-            print(f"round {count + 1} of {arguments.rounds}", flush=True)
-            run.round(count)
-        run.end()
-        limit = aead_rate()
-        listed = results(run, limit)
-        show(listed, run, limit, arguments.rounds)
-        if arguments.json:
-            with open(arguments.json, "w") as file:
-                json.dump(listed, file, indent=2)
-                file.write("\n")
+        measure(program, lab, arguments, only)
     except (Failure, OSError, RuntimeError, subprocess.SubprocessError) as error:
         print(f"no figures: {error}")
     finally:

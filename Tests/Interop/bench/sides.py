@@ -131,6 +131,16 @@ class Service:
         self.lab.own(self.certificate, 0o644)
 
 
+def make_tunnel(program, lab, name):
+    """A directory with the configurations of a gateway and an agent, and the gateway's UDP port."""
+    directory = lab.private_directory(name)
+    port = free_port(socket.SOCK_DGRAM)
+    result = program.run(lab, ["init", "--domain", "app.example.com", "--endpoint", f"127.0.0.1:{port}", "--out", directory])
+    if result.returncode != 0:
+        raise RuntimeError(f"kakuremichi init: {result.stderr.strip()}")
+    return directory, port
+
+
 class Ours:
     """kakuremichi: TLS at the gateway, WireGuard to the agent, the web service behind it."""
 
@@ -148,12 +158,7 @@ class Ours:
 
     def init(self, name):
         """Configurations of a tunnel of its own."""
-        directory = self.lab.private_directory(name)
-        port = free_port(socket.SOCK_DGRAM)
-        result = self.program.run(self.lab, ["init", "--domain", "app.example.com", "--endpoint", f"127.0.0.1:{port}", "--out", directory])
-        if result.returncode != 0:
-            raise RuntimeError(f"kakuremichi init: {result.stderr.strip()}")
-        return directory
+        return make_tunnel(self.program, self.lab, name)[0]
 
     def processes(self):
         return {"gateway": self.gateway.process.pid, "agent": self.agent.process.pid, "origin": self.service.process.pid}

@@ -1,5 +1,6 @@
 """Network namespaces of the tests' own, and a stock WireGuard peer (wireguard-go, kernel TCP) in one of them."""
 
+import itertools
 import os
 import random
 import subprocess
@@ -15,8 +16,10 @@ def ip(*arguments, check=True):
 
 
 class Namespace:
+    numbers = itertools.count(1)
+
     def __init__(self, lab, name):
-        self.name = f"kakure-{os.getpid()}-{name}"
+        self.name = f"kakure-{os.getpid()}-{next(Namespace.numbers)}-{name}"
         ip("netns", "add", self.name)
         lab.on_close(lambda: ip("netns", "del", self.name, check=False))
         ip("-n", self.name, "link", "set", "lo", "up")
