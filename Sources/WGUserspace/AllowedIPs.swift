@@ -3,187 +3,146 @@ import Inet
 /// Cryptokey routing: which peer an inner address belongs to, by the longest prefix. One table for the whole device, so that
 /// a prefix has one owner (the last writer) and a peer cannot speak for a more specific prefix of another's.
 ///
-/// A path-compressed binary trie for each family, in one flat array of nodes; a look-up follows at most one node for each
-/// bit, allocates nothing and counts no references.
+/// One hash table of all prefixes. A look-up tries the prefix lengths that are in use, the longest first, so that its cost depends on
+/// how many lengths there are (a gateway has /32 and /128, and seldom more than three others), not on how many prefixes. It allocates
+/// nothing and counts no references. Whoever sends packets chooses what is looked up, not what is in the table.
 ///
-/// Source: WG §2; Linux `allowedips.c`.
+/// Source: WG §2.
 package struct AllowedIPs {
-    private struct Node {
-        /// The bits of the prefix, left-aligned in 128; those after `length` are zero.
-        var high: UInt64
-        var low: UInt64
-        var length: UInt8
-        /// The owner's place in the slab, or `none`: then the node only branches.
-        var peer: UInt32
-        var zero: UInt32
-        var one: UInt32
+    private struct Slot {
+        var high: UInt64 = 0
+        var low: UInt64 = 0
+        /// Family and length; 0 is an empty slot.
+        var kind: UInt32 = 0
+        /// The owner's place in the slab.
+        var peer: UInt32 = 0
     }
 
-    private static let none = UInt32.max
+    /// The prefix lengths of one family.
+    private struct Lengths {
+        /// Those in use, the longest first.
+        private(set) var used: [UInt8] = []
+        /// How many prefixes have each.
+        private var counts = [UInt32](repeating: 0, count: 129)
 
-    private var nodes: [Node] = []
-    private var freeNodes: [UInt32] = []
-    private var rootV4 = none
-    private var rootV6 = none
+        mutating func add(_ length: Int) {
+            counts[length] += 1
+            if counts[length] == 1 { used.insert(UInt8(length), at: used.firstIndex { $0 < length } ?? used.count) }
+        }
+
+        mutating func remove(_ length: Int) {
+            counts[length] -= 1
+            if counts[length] == 0 { used.removeAll { $0 == length } }
+        }
+    }
+
+    /// A power of two, at most half full; a prefix stands at its hash or in the next free slot behind it.
+    private var slots = [Slot](repeating: Slot(), count: minimumSlots)
+    private var lengthsV4 = Lengths()
+    private var lengthsV6 = Lengths()
+    /// Prefixes in the table.
+    package private(set) var count = 0
 
     package init() {}
-
-    /// How many nodes the table has.
-    package var nodeCount: Int { nodes.count - freeNodes.count }
 
     /// The peer that owns the longest prefix with `address` in it.
     @inline(__always)
     package func lookup(_ address: IPAddress) -> Int? {
-        let (high, low) = Self.bits(address)
-        let width = address.bitWidth
-        var best = Self.none
-        var index = address.family == .v4 ? rootV4 : rootV6
-        while index != Self.none {
-            let node = nodes[Int(index)]
-            let length = Int(node.length)
-            guard Self.commonLength(high ^ node.high, low ^ node.low) >= length else { break }
-            if node.peer != Self.none { best = node.peer }
-            guard length < width else { break }
-            index = Self.bit(length, high, low) ? node.one : node.zero
-        }
-        return best == Self.none ? nil : Int(best)
-    }
-
-    /// Who owns exactly `prefix`.
-    package func owner(of prefix: IPPrefix) -> Int? {
-        let (high, low) = Self.bits(prefix.address)
-        var index = prefix.address.family == .v4 ? rootV4 : rootV6
-        while index != Self.none {
-            let node = nodes[Int(index)]
-            let length = Int(node.length)
-            guard length <= prefix.length, Self.commonLength(high ^ node.high, low ^ node.low) >= length else { return nil }
-            if length == prefix.length { return node.peer == Self.none ? nil : Int(node.peer) }
-            index = Self.bit(length, high, low) ? node.one : node.zero
+        if address.family == .v4 {
+            for length in lengthsV4.used {
+                let low = address.low & (0xFFFF_FFFF << UInt64(32 - length))
+                if let slot = find(0, low, Self.kind(.v4, Int(length))) { return Int(slots[slot].peer) }
+            }
+        } else {
+            for length in lengthsV6.used {
+                let prefix = address.masked(to: Int(length))
+                if let slot = find(prefix.high, prefix.low, Self.kind(.v6, Int(length))) { return Int(slots[slot].peer) }
+            }
         }
         return nil
     }
+
+    /// Who owns exactly `prefix`.
+    package func owner(of prefix: IPPrefix) -> Int? { find(prefix).map { Int(slots[$0].peer) } }
 
     /// Gives `prefix` to `peer`.
     ///
     /// - Returns: the peer that had it.
     @discardableResult
     package mutating func insert(_ prefix: IPPrefix, peer: Int) -> Int? {
-        let (high, low) = Self.bits(prefix.address)
-        let length = prefix.length
-        var parent: UInt32?
-        var index = root(prefix.address.family)
-        while index != Self.none {
-            let node = nodes[Int(index)]
-            let nodeLength = Int(node.length)
-            let common = min(Self.commonLength(high ^ node.high, low ^ node.low), min(length, nodeLength))
-            if common == nodeLength {
-                if nodeLength == length {
-                    nodes[Int(index)].peer = UInt32(peer)
-                    return node.peer == Self.none ? nil : Int(node.peer)
-                }
-                parent = index
-                index = Self.bit(nodeLength, high, low) ? node.one : node.zero
-                continue
-            }
-            // The node's prefix leaves ours: put what both have in common above it.
-            let leaf = makeNode(high, low, length, peer: UInt32(peer))
-            let top: UInt32
-            if common == length {
-                top = leaf
-            } else {
-                let (commonHigh, commonLow) = Self.masked(high, low, common)
-                top = makeNode(commonHigh, commonLow, common, peer: Self.none)
-                setChild(of: top, Self.bit(common, high, low), leaf)
-            }
-            setChild(of: top, Self.bit(common, node.high, node.low), index)
-            attach(top, under: parent, prefix.address.family, high, low)
-            return nil
+        if let slot = find(prefix) {
+            let former = Int(slots[slot].peer)
+            slots[slot].peer = UInt32(peer)
+            return former
         }
-        let leaf = makeNode(high, low, length, peer: UInt32(peer))
-        attach(leaf, under: parent, prefix.address.family, high, low)
+        if 2 * (count + 1) > slots.count { grow() }
+        count += 1
+        put(
+            Slot(
+                high: prefix.address.high, low: prefix.address.low, kind: Self.kind(prefix.address.family, prefix.length),
+                peer: UInt32(peer)))
+        if prefix.address.family == .v4 { lengthsV4.add(prefix.length) } else { lengthsV6.add(prefix.length) }
         return nil
     }
 
     /// Takes `prefix` away from `peer`; nothing happens if another one owns it.
     package mutating func remove(_ prefix: IPPrefix, peer: Int) {
-        let (high, low) = Self.bits(prefix.address)
-        var grandparent: UInt32?
-        var parent: UInt32?
-        var index = root(prefix.address.family)
-        while index != Self.none {
-            let node = nodes[Int(index)]
-            let length = Int(node.length)
-            guard length <= prefix.length, Self.commonLength(high ^ node.high, low ^ node.low) >= length else { return }
-            if length == prefix.length { break }
-            grandparent = parent
-            parent = index
-            index = Self.bit(length, high, low) ? node.one : node.zero
+        guard var hole = find(prefix), slots[hole].peer == UInt32(peer) else { return }
+        count -= 1
+        if prefix.address.family == .v4 { lengthsV4.remove(prefix.length) } else { lengthsV6.remove(prefix.length) }
+        // What stands behind moves up where its own hash allows, so that no look-up ends at the hole too early.
+        var next = hole
+        while true {
+            next = (next + 1) & (slots.count - 1)
+            guard slots[next].kind != 0 else { break }
+            let home = place(slots[next].high, slots[next].low, slots[next].kind)
+            if (next - home) & (slots.count - 1) >= (next - hole) & (slots.count - 1) {
+                slots[hole] = slots[next]
+                hole = next
+            }
         }
-        guard index != Self.none, nodes[Int(index)].peer == UInt32(peer) else { return }
-        nodes[Int(index)].peer = Self.none
-        collapse(index, under: parent, prefix.address.family, high, low)
-        if let parent { collapse(parent, under: grandparent, prefix.address.family, high, low) }
+        slots[hole] = Slot()
     }
 
-    // MARK: - Nodes
+    // MARK: - Slots
 
-    /// Takes a node out that owns nothing and does not branch.
-    private mutating func collapse(_ index: UInt32, under parent: UInt32?, _ family: IPAddress.Family, _ high: UInt64, _ low: UInt64) {
-        let node = nodes[Int(index)]
-        guard node.peer == Self.none, node.zero == Self.none || node.one == Self.none else { return }
-        attach(node.zero == Self.none ? node.one : node.zero, under: parent, family, high, low)
-        freeNodes.append(index)
-    }
-
-    /// Puts `index` where the path of the bits `high`, `low` leads from `parent`.
-    private mutating func attach(_ index: UInt32, under parent: UInt32?, _ family: IPAddress.Family, _ high: UInt64, _ low: UInt64) {
-        if let parent {
-            setChild(of: parent, Self.bit(Int(nodes[Int(parent)].length), high, low), index)
-        } else if family == .v4 {
-            rootV4 = index
-        } else {
-            rootV6 = index
-        }
-    }
-
-    private mutating func setChild(of parent: UInt32, _ bit: Bool, _ child: UInt32) {
-        if bit { nodes[Int(parent)].one = child } else { nodes[Int(parent)].zero = child }
-    }
-
-    private mutating func makeNode(_ high: UInt64, _ low: UInt64, _ length: Int, peer: UInt32) -> UInt32 {
-        let node = Node(high: high, low: low, length: UInt8(length), peer: peer, zero: Self.none, one: Self.none)
-        if let index = freeNodes.popLast() {
-            nodes[Int(index)] = node
-            return index
-        }
-        nodes.append(node)
-        return UInt32(nodes.count - 1)
-    }
-
-    private func root(_ family: IPAddress.Family) -> UInt32 { family == .v4 ? rootV4 : rootV6 }
-
-    // MARK: - Bits
-
-    @inline(__always)
-    private static func bits(_ address: IPAddress) -> (high: UInt64, low: UInt64) {
-        address.family == .v4 ? (address.low << 32, 0) : (address.high, address.low)
-    }
-
-    /// How many leading bits are equal, given the exclusive or of both.
-    @inline(__always)
-    private static func commonLength(_ high: UInt64, _ low: UInt64) -> Int {
-        high != 0 ? high.leadingZeroBitCount : 64 + low.leadingZeroBitCount
+    private func find(_ prefix: IPPrefix) -> Int? {
+        find(prefix.address.high, prefix.address.low, Self.kind(prefix.address.family, prefix.length))
     }
 
     @inline(__always)
-    private static func bit(_ position: Int, _ high: UInt64, _ low: UInt64) -> Bool {
-        position < 64
-            ? (high << UInt64(position)) >> 63 == 1 : position < 128 && (low << UInt64(position - 64)) >> 63 == 1
+    private func find(_ high: UInt64, _ low: UInt64, _ kind: UInt32) -> Int? {
+        var index = place(high, low, kind)
+        while slots[index].kind != 0 {
+            if slots[index].low == low, slots[index].high == high, slots[index].kind == kind { return index }
+            index = (index + 1) & (slots.count - 1)
+        }
+        return nil
     }
 
-    private static func masked(_ high: UInt64, _ low: UInt64, _ length: Int) -> (UInt64, UInt64) {
-        if length == 0 { return (0, 0) }
-        if length <= 64 { return (high & (UInt64.max << UInt64(64 - length)), 0) }
-        return (high, low & (UInt64.max << UInt64(128 - length)))
+    private mutating func put(_ slot: Slot) {
+        var index = place(slot.high, slot.low, slot.kind)
+        while slots[index].kind != 0 { index = (index + 1) & (slots.count - 1) }
+        slots[index] = slot
     }
+
+    private mutating func grow() {
+        let former = slots
+        slots = [Slot](repeating: Slot(), count: 2 * former.count)
+        for slot in former where slot.kind != 0 { put(slot) }
+    }
+
+    /// Where a prefix would stand if nothing else were there: multiplicative hashing, the upper bits count.
+    @inline(__always)
+    private func place(_ high: UInt64, _ low: UInt64, _ kind: UInt32) -> Int {
+        let mixed = (low ^ (high &* 0x9E37_79B9_7F4A_7C15) ^ UInt64(kind) << 40) &* 0xD6E8_FEB8_6659_FD93
+        return Int(truncatingIfNeeded: (mixed ^ mixed >> 32) &* 0x9E37_79B9_7F4A_7C15 >> 32) & (slots.count - 1)
+    }
+
+    @inline(__always)
+    private static func kind(_ family: IPAddress.Family, _ length: Int) -> UInt32 {
+        UInt32(family.rawValue) << 8 | UInt32(truncatingIfNeeded: length)
+    }
+
+    private static let minimumSlots = 16
 }

@@ -31,7 +31,7 @@ import WGUserspace
         #expect(table.lookup(try address("10.0.0.1")) == 1)
         table.remove(try prefix("10.0.0.0/24"), peer: 1)
         #expect(table.lookup(try address("10.0.0.1")) == nil)
-        #expect(table.nodeCount == 0)
+        #expect(table.count == 0)
     }
 
     @Test("the last writer owns a prefix, and the former owner is named")
@@ -75,6 +75,6 @@ import WGUserspace
             }
         }
         for (prefix, peer) in oracle { table.remove(prefix, peer: peer) }
-        #expect(table.nodeCount == 0, "seed \(seed)")
+        #expect(table.count == 0, "seed \(seed)")
     }
 }
