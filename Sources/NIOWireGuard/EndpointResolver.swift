@@ -5,7 +5,7 @@ import NIOPosix
 import WGUserspace
 
 /// Resolves the host names of peers' endpoints: at the start, on every handshake retry, and when a session has gone stale, so that a
-/// peer behind a changing address is found again. A changed endpoint is sent a handshake at once. Bound to the interface's event loop; the look-up itself runs on a thread pool.
+/// peer behind a changing address is found again. Bound to the interface's event loop; the look-up itself runs on a thread pool.
 final class EndpointResolver: @unchecked Sendable {
     private struct Name {
         let host: String
@@ -14,6 +14,7 @@ final class EndpointResolver: @unchecked Sendable {
         var lookUp: Int?
         var retry: Scheduled<Void>?
         var hasFailed = false
+        var addresses = NameAddresses()
     }
 
     private let interface: InterfaceLoop
@@ -33,7 +34,7 @@ final class EndpointResolver: @unchecked Sendable {
         if let known = names[peer], known.host == host, known.port == port { return }
         forget(peer)
         names[peer] = Name(host: host, port: port)
-        lookUp(peer, isUnanswered: false)
+        lookUp(peer)
     }
 
     func forget(_ peer: PeerID) { names.removeValue(forKey: peer)?.retry?.cancel() }
@@ -44,16 +45,28 @@ final class EndpointResolver: @unchecked Sendable {
 
     func handle(_ event: DeviceEvent) {
         switch event {
-        case .handshakeRetry(let peer), .handshakeGaveUp(let peer): lookUp(peer, isUnanswered: true)
-        // The address worked once; the name may have another by now.
-        case .sessionStale(let peer): lookUp(peer, isUnanswered: false)
+        case .handshakeRetry(let peer):
+            tryNext(peer)
+            lookUp(peer)
+        case .sessionStale(let peer): lookUp(peer)
+        // What begins again begins where it left off, and retries look further.
+        case .handshakeGaveUp: break
         case .sessionEstablished, .endpointChanged, .timestampSent, .timestampAccepted, .timestampRefused, .timestampFarAhead, .underLoad:
             break
         }
     }
 
+    /// Before the initiation leaves: events are heard of first.
+    private func tryNext(_ peer: PeerID) {
+        guard let addresses = names[peer]?.addresses else { return }
+        interface.withCore { core, now in
+            guard let next = addresses.next(after: core.device.status(of: peer, now: now)?.endpoint) else { return }
+            core.device.setEndpoint(next, of: peer, now: now)
+        }
+    }
+
     /// One look-up at a time for a peer, and one timer for the next after a failure.
-    private func lookUp(_ peer: PeerID, isUnanswered: Bool) {
+    private func lookUp(_ peer: PeerID) {
         guard let name = names[peer], name.lookUp == nil else { return }
         lookUpCount += 1
         let number = lookUpCount
@@ -71,16 +84,17 @@ final class EndpointResolver: @unchecked Sendable {
                     return retryLater(peer, host: host, because: "it has no address of a family that this machine has")
                 }
                 names[peer]?.hasFailed = false
-                use(reachable, for: peer, isUnanswered: isUnanswered)
+                use(reachable, for: peer)
             case .failure(let error): retryLater(peer, host: host, because: "\(error)")
             }
         }
     }
 
-    private func use(_ addresses: [SocketEndpoint], for peer: PeerID, isUnanswered: Bool) {
+    private func use(_ found: [SocketEndpoint], for peer: PeerID) {
         interface.withCore { core, now in
-            let current = core.device.status(of: peer, now: now)?.endpoint
-            guard let next = addresses.choice(after: current, isUnanswered: isUnanswered) else { return }
+            let status = core.device.status(of: peer, now: now)
+            guard let next = names[peer]?.addresses.update(found, current: status?.endpoint, isHandshaking: status?.isHandshaking ?? false)
+            else { return }
             core.device.setEndpoint(next, of: peer, now: now)
             core.device.initiateHandshake(with: peer, now: now)
         }
@@ -94,19 +108,9 @@ final class EndpointResolver: @unchecked Sendable {
         names[peer]?.hasFailed = true
         names[peer]?.retry = interface.eventLoop.scheduleTask(in: Self.pause) { [self] in
             names[peer]?.retry = nil
-            lookUp(peer, isUnanswered: false)
+            lookUp(peer)
         }
     }
 
     private static let pause = TimeAmount.seconds(5)
-}
-
-extension [SocketEndpoint] {
-    /// Which of a name's addresses a peer shall be tried at: the first; after silence from one of them, the one behind it.
-    /// - Returns: `nil` if the current one shall stay.
-    package func choice(after current: SocketEndpoint?, isUnanswered: Bool) -> SocketEndpoint? {
-        guard let current, let index = firstIndex(of: current) else { return first }
-        guard isUnanswered, count > 1 else { return nil }
-        return self[(index + 1) % count]
-    }
 }

@@ -75,9 +75,9 @@ extension InterfaceLoop {
         case .handshakeRetry, .sessionStale: return nil
         case .timestampSent(let sent): return .timestampSent(sent)
         case .timestampAccepted(let id, let accepted): return key(id).map { .timestampAccepted($0, accepted) }
-        case .timestampRefused(let id, let refused):
+        case .timestampRefused(let id, _):
             guard let peer = withCore({ core, _ in core.device.status(of: id) }) else { return nil }
-            return .timestampRefused(peer.publicKey, refused: refused, last: peer.lastTimestamp ?? refused)
+            return .timestampRefused(peer.publicKey, behind: peer.refusedTimestampBehind ?? .zero)
         case .timestampFarAhead(let id, let accepted): return key(id).map { .timestampFarAhead($0, accepted) }
         case .underLoad(let isUnderLoad): return .underLoad(isUnderLoad)
         }

@@ -53,6 +53,14 @@ public struct TAI64N: Comparable, Hashable, Sendable {
         WallTime(seconds: seconds < Self.base ? 0 : seconds - Self.base, nanoseconds: min(nanoseconds, 999_999_999))
     }
 
+    /// The civil time from `earlier` to this label, to the millisecond; zero if this one is not later. Saturates after 30,000 years.
+    public func elapsed(since earlier: TAI64N) -> Duration {
+        guard earlier < self else { return .zero }
+        let (own, before) = (wallTime, earlier.wallTime)
+        let seconds = Int64(min(own.seconds - before.seconds, 1 << 40))
+        return .milliseconds(seconds * 1000 + (Int64(own.nanoseconds) - Int64(before.nanoseconds)) / 1_000_000)
+    }
+
     public static func < (left: TAI64N, right: TAI64N) -> Bool {
         (left.seconds, left.nanoseconds) < (right.seconds, right.nanoseconds)
     }

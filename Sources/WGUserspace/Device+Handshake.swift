@@ -200,8 +200,8 @@ extension Device {
     /// A cookie reply is not the peer's word that it is there: no timer, and never the endpoint.
     ///
     /// WG §6.6 lets the next initiation wait for REKEY-TIMEOUT, so that nobody can make us send. Here one that had no cookie is
-    /// followed by one that has it at once: whoever sees our mac1 and forges replies gains one message in the 120 s that a cookie
-    /// lives, and a true peer under load is reached in one round trip instead of 5 s.
+    /// followed by one that has it at once, so that a true peer under load is reached in two round trips instead of 5 s. Whoever sees our
+    /// mac1 and forges replies gains one message in the 120 s that a cookie lives, and spoils the attempt that it answers.
     mutating func receiveCookieReply(_ message: RawSpan, now: Instant) -> ReceiveResult {
         let index = message.littleEndian32(at: HandshakeIndex.cookieReplyReceiver)
         guard let place = indices.peer(of: index) else { return .dropped(.unknownReceiverIndex) }

@@ -95,10 +95,12 @@ extension Device {
     }
 
     /// Moves a peer's endpoint, say because its host name has another address now. A peer that has or wants a session gets a new
-    /// handshake there at once.
+    /// handshake there at once; one that is under way goes on there, and is given up when it would have been.
     public mutating func setEndpoint(_ endpoint: SocketEndpoint, of id: PeerID, now: Instant) {
         guard let place = peers.place(of: id) else { return }
+        let giveUp = peers[place].isHandshaking ? peers[place].timers.giveUp : PeerTimers.off
         moveEndpoint(of: place, to: endpoint, now: now)
+        if giveUp != PeerTimers.off { peers[place].timers.giveUp = giveUp }
         reschedule(place)
     }
 
@@ -109,10 +111,16 @@ extension Device {
         reschedule(place)
     }
 
-    /// Wipes all sessions and handshakes, as before the machine suspends. Peers stay, and begin anew when there is traffic.
-    public mutating func wipeSessions() {
-        for place in peers.places where peers.contains(place) { peers[place].wipe(indices: &indices) }
+    /// Wipes all sessions and handshakes, because the machine was suspended or will be. Peers stay, and begin anew when there is traffic;
+    /// those with a persistent keepalive at once.
+    public mutating func wipeSessions(now: Instant) {
         cookieChecker = CookieChecker()
+        for place in peers.places where peers.contains(place) {
+            peers[place].wipe(indices: &indices)
+            guard peers[place].keepaliveInterval != nil else { continue }
+            startHandshake(with: place, now: now)
+            reschedule(place)
+        }
     }
 
     /// Forgets the last accepted timestamp of a peer whose clock was ahead when it was accepted.
@@ -192,11 +200,13 @@ extension Device {
     private mutating func addAllowedIPs(_ added: [IPPrefix], to place: Int) {
         guard !added.isEmpty else { return }
         var seen = Set(peers[place].allowedIPs)
+        var taken: [Int: Set<IPPrefix>] = [:]
         for prefix in added where seen.insert(prefix).inserted {
             peers[place].allowedIPs.append(prefix)
             guard let former = routes.insert(prefix, peer: place), former != place else { continue }
-            peers[former].allowedIPs.removeAll { $0 == prefix }
+            taken[former, default: []].insert(prefix)
         }
+        for (former, prefixes) in taken { peers[former].allowedIPs.removeAll { prefixes.contains($0) } }
     }
 
     private mutating func removeAllowedIPs(_ removed: [IPPrefix], from place: Int) {
@@ -239,9 +249,9 @@ extension Peer {
             localAddress: localAddress, allowedIPs: allowedIPs, persistentKeepalive: keepaliveInterval?.duration,
             lastHandshake: lastHandshake,
             lastHandshakeWallTime: lastHandshakeWallTime, receivedBytes: receivedBytes, sentBytes: sentBytes,
-            hasSession: keypairs.isReady(now: now), stagedPackets: staged.count, lastTimestamp: timestamps.last,
-            refusedTimestamps: timestamps.refusedCount, lastRefusedTimestamp: timestamps.lastRefused,
-            timestampDifference: timestamps.difference, handshakes: handshakes)
+            hasSession: keypairs.isReady(now: now), isHandshaking: isHandshaking, stagedPackets: staged.count,
+            lastTimestamp: timestamps.last, refusedTimestamps: timestamps.refusedCount, lastRefusedTimestamp: timestamps.lastRefused,
+            refusedTimestampBehind: timestamps.refusedBehind, handshakes: handshakes)
     }
 }
 

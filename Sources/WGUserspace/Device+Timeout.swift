@@ -20,10 +20,16 @@ extension Device {
         } else if PeerTimers.fire(&peers[place].timers.retransmitHandshake, now: now) {
             peers[place].wantsInitiation = true
             outbox.enqueue(&peers[place])
-            counters.handshakesRetried &+= 1
-            emit(.handshakeRetry(peers[place].id))
+            // Not so if it only waited for its turn.
+            if peers[place].initiationIndex != nil {
+                counters.handshakesRetried &+= 1
+                // Whatever address of ours the peer talked to, nothing comes back to it now; the kernel may know a better one.
+                peers[place].localAddress = nil
+                emit(.handshakeRetry(peers[place].id))
+            }
         }
         if peers[place].timers.fireNewHandshake(now: now) {
+            peers[place].localAddress = nil
             if peers[place].keypairs.isReady(now: now), !peers[place].isHandshaking { emit(.sessionStale(peers[place].id)) }
             startHandshake(with: place, now: now)
         }

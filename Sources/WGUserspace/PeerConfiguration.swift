@@ -64,6 +64,8 @@ public struct PeerStatus: Sendable {
     public var sentBytes: UInt64
     /// Whether a packet can be sealed now, without a handshake.
     public var hasSession: Bool
+    /// Whether a handshake of ours is under way that nobody has answered yet.
+    public var isHandshaking: Bool
     /// Packets that wait for a session.
     public var stagedPackets: Int
     /// The last timestamp that was accepted of it, to keep across a restart.
@@ -72,8 +74,8 @@ public struct PeerStatus: Sendable {
     /// that stepped back looks like this.
     public var refusedTimestamps: UInt64
     public var lastRefusedTimestamp: TAI64N?
-    /// From the last accepted to the last refused timestamp, zero or negative, in whole seconds; `nil` if none was refused since.
-    public var timestampDifference: Duration?
+    /// By how much the last refused timestamp was behind the one that it should have been later than; `nil` if none was refused since.
+    public var refusedTimestampBehind: Duration?
     /// What became of handshakes with the peer.
     public var handshakes: HandshakeCounters
 

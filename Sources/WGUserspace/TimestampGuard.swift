@@ -26,10 +26,10 @@ package struct TimestampGuard {
     private var leastFarAhead: TAI64N?
     private var greatestFarAhead: TAI64N?
 
-    /// From the last accepted to the last refused one; `nil` if none was refused since.
-    package var difference: Duration? {
+    /// By how much the last refused one was behind the one that it should have been later than; `nil` if none was refused since.
+    package var refusedBehind: Duration? {
         guard let lastRefused, let reference = greatestFarAhead.map({ max($0, last ?? $0) }) ?? last else { return nil }
-        return lastRefused.difference(to: reference)
+        return reference.elapsed(since: lastRefused)
     }
 
     /// Whether one was accepted that was far ahead.
@@ -70,14 +70,5 @@ extension UInt64 {
     fileprivate func addingSaturated(_ other: UInt64) -> UInt64 {
         let (sum, overflow) = addingReportingOverflow(other)
         return overflow ? .max : sum
-    }
-}
-
-extension TAI64N {
-    /// The time from `other` to this one, in whole seconds; negative if this one is earlier. Saturates: both may be a remote's word.
-    func difference(to other: TAI64N) -> Duration {
-        let limit: UInt64 = 1 << 40
-        return seconds >= other.seconds
-            ? .seconds(Int64(min(seconds - other.seconds, limit))) : .seconds(-Int64(min(other.seconds - seconds, limit)))
     }
 }

@@ -86,7 +86,8 @@ private struct AnswerReader {
         case .presharedKey:
             guard let new = PresharedKey(hex: value) else { return false }
             if !new.isZero { peer?.presharedKey = StoredPresharedKey(new) }
-        case .endpoint: return assign(UAPIValue.text(value).flatMap(SocketEndpoint.init)) { $0.peer?.endpoint = $1 }
+        case .endpoint:
+            return assign(UAPIValue.text(value).flatMap { SocketEndpoint(withoutScope($0)) }) { $0.peer?.endpoint = $1 }
         case .allowedIP: return assign(UAPIValue.text(value).flatMap { IPPrefix($0) }) { $0.peer?.allowedIPs.append($1) }
         case .persistentKeepaliveInterval:
             return assign(UAPIValue.number(value, UInt16.self)) { $0.peer?.persistentKeepalive = $1 > 0 ? .seconds(Int($1)) : nil }
@@ -100,6 +101,12 @@ private struct AnswerReader {
         case .replacePeers, .remove, .updateOnly, .replaceAllowedIPs, .errno: break
         }
         return true
+    }
+
+    /// `[fe80::1%eth0]:1` without the scope, which has no place in an address here.
+    private func withoutScope(_ text: String) -> String {
+        guard let percent = text.firstIndex(of: "%"), let end = text[percent...].firstIndex(of: "]") else { return text }
+        return String(text[..<percent] + text[end...])
     }
 
     private mutating func assign<Value>(_ value: Value?, _ body: (inout AnswerReader, Value) -> Void) -> Bool {

@@ -39,6 +39,9 @@ public struct WGQuickFault: Error, Hashable, CustomStringConvertible {
     public var key: String?
     public var problem: Problem
 
+    /// A warning that `FwMark` is not applied, which those do not need who apply it.
+    public var isAboutMark: Bool { problem == .notApplied && key?.lowercased() == "fwmark" }
+
     /// `line:column: key: what is wrong; what to write instead`
     public var description: String { "\(line):\(column): \(message)" }
 

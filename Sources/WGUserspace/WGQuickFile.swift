@@ -82,14 +82,22 @@ public struct WGQuickFile: Sendable {
     public var listenPort: UInt16?
     /// Bytes of an inner packet.
     public var mtu: Int?
+    /// The mark that firewalls and routing rules see (SO_MARK); 0 is none. Only `wg setconf` and its like apply it.
+    public var fwmark: UInt32?
     public var peers: [Peer] = []
     /// What was read and has no effect, each key once.
     public var warnings: [WGQuickFault] = []
     /// Where `[Interface]` begins; the first line is 1.
     public var interfaceLine = 1
 
-    /// The largest file that is read, in bytes.
-    public static let maximumSize = 1 << 20
+    /// `off` is 0; decimal, or hexadecimal behind `0x`.
+    public static func mark(_ text: String) -> UInt32? {
+        if text.lowercased() == "off" { return 0 }
+        return text.hasPrefix("0x") ? UInt32(text.dropFirst(2), radix: 16) : UInt32(text)
+    }
+
+    /// The largest file that is read, in bytes: about 100,000 peers.
+    public static let maximumSize = 16 << 20
     /// Inner packets smaller than this cannot carry what every IPv4 host must accept (RFC 791 §3.1).
     public static let mtuRange = 576...9200
     /// Reading stops after this many faults.
@@ -123,7 +131,7 @@ public final class StoredPresharedKey: Sendable {
 struct WGQuickParser {
     static let interfaceKeys = ["PrivateKey", "Address", "ListenPort", "MTU"]
     static let peerKeys = ["PublicKey", "PresharedKey", "AllowedIPs", "Endpoint", "PersistentKeepalive"]
-    static let keysWithoutEffect = ["dns", "table", "saveconfig", "fwmark"]
+    static let keysWithoutEffect = ["dns", "table", "saveconfig"]
     static let commands = ["preup", "postup", "predown", "postdown"]
 
     enum Section { case none, interface, peer, unknown }
@@ -242,6 +250,11 @@ struct WGQuickParser {
         case "listenport":
             if let port = number(value, in: 0...65535, at: place) { file.listenPort = UInt16(port) }
         case "mtu": file.mtu = number(value, in: WGQuickFile.mtuRange, at: place)
+        case "fwmark":
+            file.fwmark = WGQuickFile.mark(string(value))
+            if file.fwmark == nil { malformed(string(value), "a number, also as 0x…, or off", at: place) }
+            // Whoever can set it says so for itself: it needs a privilege.
+            warn(.notApplied, key, at: place)
         default: fault(.unknownKey(section: "Interface"), at: place)
         }
     }

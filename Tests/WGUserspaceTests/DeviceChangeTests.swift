@@ -22,6 +22,20 @@ import WGUserspace
         #expect(nodes.sent(1, by: nodes.a, since: start).isEmpty && nodes.sent(1, by: nodes.b, since: start).isEmpty, "\(what)")
     }
 
+    @Test("30,000 blocks change their peer in one request, without a pass over all of them for each")
+    func manyBlocks() throws {
+        let nodes = TwoDevices()
+        let other = Node(9, seed: 3)
+        let blocks = (0..<30_000).map { IPPrefix(host: IPAddress(v4: 0x0B00_0000 + $0)) }
+        for node in [nodes.b, other, nodes.b] {
+            nodes.a.device.apply(change(node) { $0.addedAllowedIPs = blocks }, now: nodes.now)
+            let id = try #require(nodes.a.peer(for: node.publicKey))
+            #expect(nodes.a.peer(owning: blocks[29_999].address) == id)
+        }
+        let former = try #require(nodes.a.peer(for: other.publicKey))
+        #expect(nodes.a.status(of: former)?.allowedIPs.isEmpty == true)
+    }
+
     @Test("changes of other peers, and of what does not concern the keys, leave the session alone")
     func untouched() throws {
         let nodes = TwoDevices()

@@ -52,7 +52,7 @@ import WGUserspace
                     node.device.removePrivateKey(now: nodes.now)
                     node.device.setPrivateKey(node.key.copy(), now: nodes.now)
                 }
-                if below(20) == 0 { node.device.wipeSessions() }
+                if below(20) == 0 { node.device.wipeSessions(now: nodes.now) }
             default:
                 if below(40) == 0 {
                     nodes.now = Instant(nanoseconds: nodes.now.nanoseconds &+ random.next(below: 1 << 50))

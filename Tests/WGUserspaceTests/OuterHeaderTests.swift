@@ -54,6 +54,29 @@ import WGUserspace
 
     // MARK: - Local address
 
+    @Test("an address of ours that nothing comes back to is left to the kernel again: at a retry, and when nobody answers data")
+    func silence() throws {
+        let nodes = TwoDevices()
+        try nodes.connect(from: nodes.b)
+        nodes.send(1, from: nodes.b)
+        nodes.advance(by: .seconds(1))
+        #expect(try nodes.b.status().localAddress == nodes.b.endpoint.address)
+        nodes.isDelivered = { _ in false }
+        nodes.send(2, from: nodes.b)
+        nodes.clearTrace()
+        nodes.advance(by: .seconds(16))
+        #expect(nodes.sent(1, by: nodes.b).map(\.local) == [nil])
+
+        let others = TwoDevices()
+        try others.connect(from: others.b)
+        others.advance(by: .seconds(200))
+        others.isDelivered = { _ in false }
+        others.clearTrace()
+        others.send(3, from: others.b)
+        others.advance(by: .seconds(6))
+        #expect(others.sent(1, by: others.b).map(\.local) == [others.b.endpoint.address, nil])
+    }
+
     @Test("answers leave from the address that the peer talked to; a new endpoint from outside leaves it to the kernel")
     func stickiness() throws {
         let nodes = TwoDevices()

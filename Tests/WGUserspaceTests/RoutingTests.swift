@@ -95,10 +95,52 @@ import WGUserspace
         nodes.advance(by: .seconds(1))
         #expect(nodes.b.received == [1])
 
-        // The sending device does not let such packets out, so that they are made by its hand: routed by their first bytes.
         var short = packet(2, from: nodes.a.address, to: nodes.b.address, size: 32)
         short.withSpan { $0.storeBigEndian(UInt16(19), at: 2) }
         #expect(nodes.sendRaw(short, from: nodes.a) == .dropped(.malformedOutboundPacket))
+    }
+
+    @Test("inside authentic data, a packet that states more than came, or is none, is dropped; unpadded and padded ones are not")
+    func innerLengthFromAnother() throws {
+        // A peer that seals whatever it likes.
+        let nodes = TwoDevices()
+        let random = RandomSource.seeded(77)
+        var initiation = [UInt8](repeating: 0, count: 148)
+        var span = initiation.mutableSpan
+        var bytes = span.mutableBytes
+        let handshake = try InitiatorHandshake.initiate(
+            into: &bytes, staticPublic: nodes.a.publicKey, remote: nodes.b.publicKey,
+            precomputedStaticStatic: nodes.a.key.staticStatic(with: nodes.b.publicKey), senderIndex: 7, timestamp: TAI64N(nodes.wallTime),
+            random: random)
+        #expect(nodes.deliver(initiation, to: nodes.b) == .handled)
+        let response = try #require(nodes.poll(nodes.b)).bytes
+        let keys = try handshake.finish(response: response.span.bytes, staticKey: nodes.a.key, presharedKey: .zero())
+        var counter: UInt64 = 0
+        func result(of plaintext: [UInt8]) -> ReceiveResult {
+            var message = [4, 0, 0, 0] + response[4..<8] + [UInt8](repeating: 0, count: 8) + plaintext + [UInt8](repeating: 0, count: 16)
+            message.withSpan {
+                $0.storeLittleEndian(counter, at: 8)
+                keys.seal(&$0, plaintext: 16..<16 + plaintext.count, counter: counter)
+            }
+            counter += 1
+            return nodes.deliver(message, to: nodes.b)
+        }
+        let whole = packet(9, from: nodes.a.address, to: nodes.b.address, size: 33)
+        let (first, second) = (try #require(IPAddress("fd00::1")), try #require(IPAddress("fd00::2")))
+        nodes.b.device.setPeer(
+            PeerConfiguration(publicKey: nodes.a.publicKey, allowedIPs: [IPPrefix(host: nodes.a.address), IPPrefix(host: first)]),
+            now: nodes.now)
+        #expect(result(of: whole) == .packet(16..<49, from: try nodes.b.peer))
+        #expect(result(of: whole + [UInt8](repeating: 0, count: 15)) == .packet(16..<49, from: try nodes.b.peer))
+        var long = whole
+        long.withSpan { $0.storeBigEndian(UInt16(34), at: 2) }
+        var longest = packet(9, from: first, to: second, size: 61)
+        longest.withSpan { $0.storeBigEndian(UInt16.max, at: 4) }
+        for wrong in [long, longest, Array(whole.prefix(19)), [0x45], [UInt8](repeating: 0x70, count: 40)] {
+            #expect(result(of: wrong) == .dropped(.malformedInnerPacket))
+        }
+        #expect(nodes.b.drops(.malformedInnerPacket) == 5)
+        #expect(nodes.b.received == [9, 9])
     }
 
     // MARK: - Endpoints
@@ -121,6 +163,20 @@ import WGUserspace
         #expect(nodes.deliver(data, to: nodes.b, from: attacker) == .dropped(.replayedCounter))
         #expect(nodes.deliver(data.flipping(bit: 0, at: 20), to: nodes.b, from: attacker) == .dropped(.dataNotAuthentic))
         #expect(try nodes.b.status().endpoint == nodes.a.endpoint)
+    }
+
+    @Test("a response from elsewhere moves the endpoint, a forged one does not")
+    func roamingResponse() throws {
+        let nodes = TwoDevices()
+        nodes.isDelivered = { $0.type != 2 }
+        nodes.send(1, from: nodes.a)
+        nodes.advance(by: .milliseconds(100))
+        let response = try #require(nodes.sent(2, by: nodes.b).first).bytes
+        let elsewhere = SocketEndpoint(IPAddress(v4: 203, 0, 113, 9), port: 99)
+        #expect(nodes.deliver(response.flipping(bit: 0, at: 50), to: nodes.a, from: elsewhere) != .handled)
+        #expect(try nodes.a.status().endpoint == nodes.b.endpoint)
+        #expect(nodes.deliver(response, to: nodes.a, from: elsewhere) == .handled)
+        #expect(try nodes.a.status().endpoint == elsewhere)
     }
 
     @Test("a peer that restarts with another port is back with its first packet")

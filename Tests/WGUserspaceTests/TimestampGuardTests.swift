@@ -23,9 +23,9 @@ import WGUserspace
         #expect(take(&stamps, today, at: today) == .refused)
         #expect(take(&stamps, today - 60, at: today) == .refused)
         #expect(stamps.refusedCount == 2 && stamps.lastRefused == label(today - 60))
-        #expect(stamps.difference == .seconds(-60))
+        #expect(stamps.refusedBehind == .seconds(60))
         #expect(take(&stamps, today + 1, at: today) == .new)
-        #expect(stamps.refusedCount == 0 && stamps.difference == nil)
+        #expect(stamps.refusedCount == 0 && stamps.refusedBehind == nil)
         #expect(stamps.last == label(today + 1))
     }
 
@@ -82,6 +82,6 @@ import WGUserspace
         #expect(take(&stamps, 0, at: today) == .new)
         #expect(stamps.judge(last, wallTime: wall(today)) == .refused)
         _ = stamps.refuse(last)
-        #expect(stamps.difference == .zero)
+        #expect(stamps.refusedBehind == .zero)
     }
 }

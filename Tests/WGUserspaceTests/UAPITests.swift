@@ -242,6 +242,17 @@ import WGUserspace
         #expect(string(UAPI.State().text()) == "errno=0\n\n")
     }
 
+    @Test("an endpoint with a scope is read without it, as another program's answer may have one")
+    func scope() throws {
+        let answer = "public_key=\(Self.peer)\nendpoint=[fe80::1%eth0]:51820\nerrno=0\n"
+        let state = try UAPI.State(answer: Array(answer.utf8).span.bytes)
+        #expect(state.peers.first?.endpoint == SocketEndpoint("[fe80::1]:51820"))
+        for wrong in ["[fe80::1%eth0:51820", "%", "fe80%]:1"] {
+            let answer = "public_key=\(Self.peer)\nendpoint=\(wrong)\nerrno=0\n"
+            #expect(throws: UAPI.AnswerError.malformed(line: 2)) { try UAPI.State(answer: Array(answer.utf8).span.bytes) }
+        }
+    }
+
     @Test("an answer that is refused, cut off or not of this protocol is an error that says which")
     func badAnswers() {
         func fault(_ text: String) -> UAPI.AnswerError? {

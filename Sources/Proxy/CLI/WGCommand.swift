@@ -144,14 +144,16 @@ protocol WGConfigurationCommand: ParsableCommand {
 
 extension WGConfigurationCommand {
     func apply(_ manner: () throws -> UAPI.SetRequest.Manner) throws {
-        let contents = try SystemFiles.read(file)
+        let contents = try SystemFiles.read(file, limit: WGQuickFile.maximumSize)
         let parsed: WGQuickFile
         do throws(WGQuickError) {
             parsed = try WGQuickFile(contents.bytes.span.bytes)
         } catch {
             throw CommandFailure(error.faults.map { "\(LogText.escape(file)):\($0)" }.joined(separator: "\n"))
         }
-        for warning in parsed.warnings { LineOutput(descriptor: STDERR_FILENO).write("warning: \(LogText.escape(file)):\(warning)\n") }
+        for warning in parsed.warnings where !warning.isAboutMark {
+            LineOutput(descriptor: STDERR_FILENO).write("warning: \(LogText.escape(file)):\(warning)\n")
+        }
         try UAPIClient.change(interface, try UAPI.SetRequest(parsed, try manner(), resolve: UAPIClient.resolve))
     }
 }
@@ -174,7 +176,7 @@ struct WGAddConfCommand: WGConfigurationCommand {
 
 struct WGSyncConfCommand: WGConfigurationCommand {
     static let configuration = CommandConfiguration(
-        commandName: "syncconf", abstract: "Makes an interface be as a file says, and sends only what differs.")
+        commandName: "syncconf", abstract: "Makes an interface be as a file says; peers that it has already keep their sessions.")
     @Argument(help: ArgumentHelp("The interface.", valueName: "interface")) var interface: String
     @Argument(help: ArgumentHelp("What showconf prints, or a wg-quick file.", valueName: "file")) var file: String
 

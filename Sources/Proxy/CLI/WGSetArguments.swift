@@ -51,7 +51,7 @@ package struct WGSetArguments {
             guard let port = UInt16(text) else { throw fault(word, text, "0 to 65535") }
             request.listenPort = port
         case "fwmark":
-            guard let mark = Self.mark(text) else { throw fault(word, text, "a number, also as 0x…, or off") }
+            guard let mark = WGQuickFile.mark(text) else { throw fault(word, text, "a number, also as 0x…, or off") }
             request.fwmark = mark
         case "private-key":
             let bytes = try readFile(text)
@@ -73,7 +73,7 @@ package struct WGSetArguments {
             guard let endpoint = WGQuickFile.Endpoint(text) else { throw fault(word, text, "HOST:PORT") }
             peer?.endpoint = try resolve(endpoint)
         case "persistent-keepalive":
-            guard let seconds = text == "off" ? 0 : UInt16(text) else { throw fault(word, text, "0 to 65535 seconds, or off") }
+            guard let seconds = text.lowercased() == "off" ? 0 : UInt16(text) else { throw fault(word, text, "0 to 65535 seconds, or off") }
             peer?.persistentKeepalive = .seconds(Int(seconds))
         case "preshared-key":
             let bytes = try readFile(text)
@@ -98,11 +98,6 @@ package struct WGSetArguments {
             }
             if part.hasPrefix("-") { peer?.removedAllowedIPs.append(prefix) } else { peer?.addedAllowedIPs.append(prefix) }
         }
-    }
-
-    private static func mark(_ text: String) -> UInt32? {
-        if text == "off" { return 0 }
-        return text.hasPrefix("0x") ? UInt32(text.dropFirst(2), radix: 16) : UInt32(text)
     }
 
     private func value(of word: String, _ rest: inout ArraySlice<String>) throws -> String {
@@ -136,6 +131,7 @@ extension UAPI.SetRequest {
         self.init()
         privateKey = file.privateKey.map { $0.key.isZero ? .remove : .set($0) }
         listenPort = file.listenPort
+        fwmark = file.fwmark
         peers = try file.peers.map { peer in
             PeerChange(
                 publicKey: peer.publicKey, presharedKey: peer.presharedKey, endpoint: try peer.endpoint.map(resolve),
@@ -146,12 +142,12 @@ extension UAPI.SetRequest {
         case .replace:
             if privateKey == nil { privateKey = .remove }
             if listenPort == nil { listenPort = 0 }
-            fwmark = 0
+            fwmark = fwmark ?? 0
             replacePeers = true
         case .synchronize(let state):
             if privateKey == nil { privateKey = .remove }
             if listenPort == nil, state.listenPort != 0 { listenPort = 0 }
-            if state.fwmark != 0 { fwmark = 0 }
+            if fwmark ?? 0 == state.fwmark { fwmark = nil } else { fwmark = fwmark ?? 0 }
             synchronize(with: state)
         }
     }

@@ -143,7 +143,8 @@ import WGUserspace
             guard case .address(let address) = endpoint else { throw UAPI.Fault.unknown }
             return address
         }
-        #expect(request.listenPort == 51820 && request.replacePeers && request.peers.count == 2)
+        #expect(request.listenPort == 51820 && request.fwmark == 0xCAFE && request.replacePeers && request.peers.count == 2)
+        #expect(file.warnings.map(\.isAboutMark) == [true])
         #expect(request.peers[1].endpoint == SocketEndpoint("[2001:db8::1]:51820"))
     }
 
@@ -160,6 +161,11 @@ import WGUserspace
         let request = try UAPI.SetRequest(file, .synchronize(Self.state())) { _ in throw UAPI.Fault.unknown }
         #expect(!request.replacePeers)
         #expect(request.listenPort == 0 && request.fwmark == 0)
+        for (line, expected) in [("FwMark = 0xcafe", nil), ("FwMark = 51967", 51967), ("FwMark = off", 0), ("FwMark = OFF", UInt32(0))] {
+            let marked = text.replacing("[Peer]", with: line + "\n[Peer]")
+            let file = try WGQuickFile(Array(marked.utf8).span.bytes)
+            #expect(try UAPI.SetRequest(file, .synchronize(Self.state())) { _ in throw UAPI.Fault.unknown }.fwmark == expected)
+        }
         try #require(request.peers.count == 2)
         #expect(request.peers[0].publicKey == Self.publicKey(Self.other) && request.peers[0].remove)
         #expect(!request.peers[1].replaceAllowedIPs && request.peers[1].addedAllowedIPs.isEmpty)
@@ -189,6 +195,7 @@ import WGUserspace
         #expect(request.peers[0].persistentKeepalive == .zero && request.peers[0].replaceAllowedIPs)
         #expect(request.peers[0].addedAllowedIPs.map(\.description) == ["10.0.0.1/32", "fd00::/8"])
         #expect(request.peers[1].remove)
+        #expect(try parse("fwmark OFF peer \(Self.peer) persistent-keepalive Off").fwmark == 0)
         guard case .remove? = try parse("private-key empty").privateKey else { throw UAPI.Fault.unknown }
         let more = try parse("peer \(Self.peer) allowed-ips +10.0.0.1/32,-10.0.0.2/32").peers[0]
         #expect(!more.replaceAllowedIPs && more.addedAllowedIPs.count == 1 && more.removedAllowedIPs.count == 1)

@@ -1,0 +1,31 @@
+import Inet
+
+/// The addresses of one host name, and which of them its peer is tried at.
+///
+/// A peer that was heard from elsewhere stays there as long as it answers, or its name says nothing new. In a handshake that nobody
+/// answers, each retry goes to the name's next address, and an address that the name has no more is left at once.
+package struct NameAddresses: Equatable, Sendable {
+    private(set) var addresses: [SocketEndpoint] = []
+
+    package init() {}
+
+    /// Where the retry of a handshake goes that nobody answered at `current`; `nil` if it stays there.
+    package func next(after current: SocketEndpoint?) -> SocketEndpoint? {
+        guard let current, let index = addresses.firstIndex(of: current) else { return addresses.first }
+        return addresses.count > 1 ? addresses[(index + 1) % addresses.count] : nil
+    }
+
+    /// Takes the answer to a look-up.
+    ///
+    /// - Parameters:
+    ///   - found: not empty, best first.
+    ///   - current: where the peer is reached now.
+    ///   - isHandshaking: whether a handshake with it is under way, unanswered, now that the answer is there.
+    /// - Returns: where the peer is to be tried at once; `nil` if it stays where it is.
+    package mutating func update(_ found: [SocketEndpoint], current: SocketEndpoint?, isHandshaking: Bool) -> SocketEndpoint? {
+        let isNew = Set(found) != Set(addresses)
+        addresses = found
+        guard let current else { return found.first }
+        return isNew && isHandshaking && !found.contains(current) ? found.first : nil
+    }
+}
