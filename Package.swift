@@ -100,7 +100,7 @@ let package = Package(
         .testTarget(
             name: "NIOWireGuardTests",
             dependencies: [
-                "NIOWireGuard", "Inet", "Noise", "WGUserspace", "TCPStack", "TestSupport",
+                "NIOWireGuard", "CSocketShim", "Inet", "Noise", "WGUserspace", "TCPStack", "TestSupport",
                 .product(name: "NIOConcurrencyHelpers", package: "swift-nio"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),

@@ -88,17 +88,18 @@ static struct cmsghdr *append_cmsg(struct msghdr *message, struct cmsghdr *previ
     return header;
 }
 
-long csocket_send(int fd, const csocket_endpoint *to, const csocket_endpoint *source, const void *bytes, size_t length, uint16_t segment_size, uint8_t traffic_class) {
-    struct sockaddr_storage address;
-    struct iovec vector = {.iov_base = (void *)bytes, .iov_len = length};
-    union {
-        char bytes[CMSG_SPACE(sizeof(uint16_t)) + CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct in6_pktinfo))];
-        struct cmsghdr alignment;
-    } control;
-    memset(&control, 0, sizeof control);
-    struct msghdr message = {.msg_name = &address, .msg_namelen = to_sockaddr(to, &address), .msg_iov = &vector, .msg_iovlen = 1};
-    message.msg_control = control.bytes;
-    message.msg_controllen = sizeof control.bytes;
+typedef union {
+    char bytes[CMSG_SPACE(sizeof(uint16_t)) + CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct in6_pktinfo))];
+    struct cmsghdr alignment;
+} send_control;
+
+// Everything of a message but its bytes.
+static struct msghdr envelope(const csocket_endpoint *to, const csocket_endpoint *source, uint16_t segment_size, uint8_t traffic_class,
+                              struct sockaddr_storage *address, send_control *control) {
+    memset(control, 0, sizeof *control);
+    struct msghdr message = {.msg_name = address, .msg_namelen = to_sockaddr(to, address)};
+    message.msg_control = control->bytes;
+    message.msg_controllen = sizeof control->bytes;
     size_t used = 0;
     struct cmsghdr *last = NULL;
     if (segment_size > 0) {
@@ -124,8 +125,39 @@ long csocket_send(int fd, const csocket_endpoint *to, const csocket_endpoint *so
     }
     message.msg_controllen = used;
     if (used == 0) message.msg_control = NULL;
+    return message;
+}
+
+long csocket_send(int fd, const csocket_endpoint *to, const csocket_endpoint *source, const void *bytes, size_t length, uint16_t segment_size, uint8_t traffic_class) {
+    struct sockaddr_storage address;
+    send_control control;
+    struct msghdr message = envelope(to, source, segment_size, traffic_class, &address, &control);
+    struct iovec vector = {.iov_base = (void *)bytes, .iov_len = length};
+    message.msg_iov = &vector;
+    message.msg_iovlen = 1;
     ssize_t sent = sendmsg(fd, &message, MSG_NOSIGNAL);
     return sent < 0 ? -errno : sent;
+}
+
+long csocket_send_each(int fd, const csocket_endpoint *to, const csocket_endpoint *source, const void *bytes, size_t length, uint16_t size, uint8_t traffic_class) {
+    struct sockaddr_storage address;
+    send_control control;
+    struct msghdr message = envelope(to, source, 0, traffic_class, &address, &control);
+    struct mmsghdr messages[CSOCKET_SEND_MAX];
+    struct iovec vectors[CSOCKET_SEND_MAX];
+    unsigned count = 0;
+    for (size_t offset = 0; offset < length && count < CSOCKET_SEND_MAX; offset += size, count++) {
+        size_t rest = length - offset;
+        vectors[count] = (struct iovec){.iov_base = (char *)bytes + offset, .iov_len = rest < size ? rest : size};
+        messages[count].msg_hdr = message;
+        messages[count].msg_hdr.msg_iov = &vectors[count];
+        messages[count].msg_hdr.msg_iovlen = 1;
+    }
+    int sent = sendmmsg(fd, messages, count, MSG_NOSIGNAL);
+    if (sent < 0) return -errno;
+    size_t total = 0;
+    for (int i = 0; i < sent; i++) total += vectors[i].iov_len;
+    return (long)total;
 }
 
 static void read_cmsg(struct cmsghdr *header, csocket_arrival *arrival) {
@@ -228,6 +260,13 @@ uint64_t csocket_boottime_nanoseconds(void) {
     struct timespec time;
     clock_gettime(CLOCK_BOOTTIME, &time);
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+uint64_t csocket_suspended_nanoseconds(void) {
+    struct timespec running;
+    clock_gettime(CLOCK_MONOTONIC, &running);
+    uint64_t all = csocket_boottime_nanoseconds(), awake = (uint64_t)running.tv_sec * 1000000000u + (uint64_t)running.tv_nsec;
+    return all > awake ? all - awake : 0;
 }
 
 uint64_t csocket_wall_seconds(uint32_t *nanoseconds) {

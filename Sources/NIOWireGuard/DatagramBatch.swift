@@ -3,32 +3,32 @@ import WGUserspace
 
 /// Datagrams that lie back to back and may leave as one super-datagram: one peer, destination, source and congestion mark, one
 /// size, only the last shorter.
-struct DatagramBatch {
-    private(set) var range: Range<Int>
-    let segmentSize: Int
+package struct DatagramBatch {
+    package private(set) var range: Range<Int>
+    package let segmentSize: Int
     private let first: Transmit
-    private(set) var count = 1
+    package private(set) var count = 1
     private var hasShortTail = false
 
-    init(_ first: Transmit) {
+    package init(_ first: Transmit) {
         self.first = first
         range = first.range
         segmentSize = first.range.count
     }
 
     /// DSCP AF41 marks handshake messages, as on Linux; the lower two bits are the congestion notification (RFC 6040).
-    var departure: Departure {
+    package var departure: Departure {
         Departure(
             to: first.endpoint, from: first.source, segmentSize: segmentSize,
             trafficClass: (first.isHandshake ? Self.assuredForwarding41 : 0) | first.ecn.rawValue, peer: first.peer)
     }
 
-    var isFull: Bool {
+    package var isFull: Bool {
         first.isHandshake || hasShortTail || count == Self.maximumSegments
             || range.upperBound + segmentSize > Self.maximumBytes
     }
 
-    mutating func take(_ next: Transmit) -> Bool {
+    package mutating func take(_ next: Transmit) -> Bool {
         guard next.endpoint == first.endpoint, next.peer == first.peer, next.source == first.source, next.ecn == first.ecn,
             !next.isHandshake, next.range.lowerBound == range.upperBound, next.range.count <= segmentSize
         else { return false }
@@ -40,6 +40,6 @@ struct DatagramBatch {
 
     private static let assuredForwarding41: UInt8 = 0x88
     /// UDP_SEGMENT's limits.
-    private static let maximumSegments = 64
-    static let maximumBytes = 65_000
+    package static let maximumSegments = 64
+    package static let maximumBytes = 65_000
 }

@@ -10,13 +10,13 @@ struct DescriptorPair {
     /// - Parameters:
     ///   - port: 0 lets the kernel choose, the same for both families.
     ///   - mark: SO_MARK; 0 is none.
-    init(port: UInt16, mark: UInt32) throws(InterfaceError) {
+    init(port: UInt16, mark: UInt32, bind: UDPSockets.BindCall) throws(InterfaceError) {
         var attempt = 1
         while true {
-            let first = csocket_udp_bind(4, port, Self.bufferSize)
+            let first = bind(4, port, Self.bufferSize)
             guard first >= 0 || Self.isFamilyMissing(first) else { throw .bindFailed(port: port, errno: -first) }
             let wanted = first >= 0 ? UInt16(clamping: csocket_local_port(first)) : port
-            let second = csocket_udp_bind(6, wanted, Self.bufferSize)
+            let second = bind(6, wanted, Self.bufferSize)
             if second >= 0 || (first >= 0 && Self.isFamilyMissing(second)) {
                 (v4, v6) = (first >= 0 ? first : nil, second >= 0 ? second : nil)
                 self.port = first >= 0 ? wanted : UInt16(clamping: csocket_local_port(second))
@@ -38,8 +38,8 @@ struct DescriptorPair {
     }
 
     /// One family again, on the port that it had.
-    static func reopen(_ family: IPAddress.Family, port: UInt16, mark: UInt32) -> CInt? {
-        let descriptor = csocket_udp_bind(CInt(family.rawValue), port, bufferSize)
+    static func reopen(_ family: IPAddress.Family, port: UInt16, mark: UInt32, bind: UDPSockets.BindCall) -> CInt? {
+        let descriptor = bind(CInt(family.rawValue), port, bufferSize)
         guard descriptor >= 0 else { return nil }
         guard mark == 0 || csocket_set_mark(descriptor, mark) >= 0 else {
             csocket_close(descriptor)
@@ -48,12 +48,12 @@ struct DescriptorPair {
         return descriptor
     }
 
-    /// A port that is taken or forbidden is an error; anything else says that the machine lacks the family.
-    private static func isFamilyMissing(_ result: CInt) -> Bool { -result != addressInUse && -result != accessDenied }
+    /// What says that the machine lacks the family; anything else is an error, say a port that is taken, or no descriptor left.
+    private static func isFamilyMissing(_ result: CInt) -> Bool { missing.contains(-result) }
 
     /// Asked of the kernel for each direction; it clamps to its own maximum.
     private static let bufferSize: CInt = 8 * 1024 * 1024
     private static let maximumAttempts = 16
-    private static let accessDenied: CInt = 13
-    private static let addressInUse: CInt = 98
+    /// EPROTONOSUPPORT, ESOCKTNOSUPPORT, EPFNOSUPPORT, EAFNOSUPPORT, EADDRNOTAVAIL (IPv6 is there, but switched off).
+    private static let missing: Set<CInt> = [93, 94, 96, 97, 99]
 }

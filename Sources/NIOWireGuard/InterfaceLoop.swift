@@ -27,6 +27,9 @@ final class InterfaceLoop: @unchecked Sendable {
     private var closing: EventLoopFuture<Void>?
     /// The clocks, read once for a batch of datagrams.
     private var batchTime: (now: Instant, wallTime: WallTime)?
+    /// How long the machine has been suspended, and what was seen of it.
+    private let timeSuspended: @Sendable () -> Duration
+    private var knownSuspension: Duration
     private var timer: Scheduled<Void>?
     private var timerDeadline = Instant.distantFuture
     private var peerEvents: ((DeviceEvent) -> Void)?
@@ -37,7 +40,12 @@ final class InterfaceLoop: @unchecked Sendable {
     /// Takes an accepted connection; runs on the interface's loop.
     typealias AcceptHandler = (ConnectionID, (local: SocketEndpoint, remote: SocketEndpoint)) -> Void
 
-    init(eventLoop: any EventLoop, core: consuming InterfaceCore, logger: Logger) {
+    init(
+        eventLoop: any EventLoop, core: consuming InterfaceCore, logger: Logger,
+        timeSuspended: @escaping @Sendable () -> Duration = SystemEdges.timeSuspended
+    ) {
+        self.timeSuspended = timeSuspended
+        knownSuspension = timeSuspended()
         self.eventLoop = eventLoop
         self.logger = logger
         self.core = core
@@ -106,6 +114,7 @@ final class InterfaceLoop: @unchecked Sendable {
 
     private func receive(_ datagram: inout MutableRawSpan, _ arrival: Arrival) {
         guard !isClosed else { return }
+        if batchTime == nil { endSuspension(now: SystemEdges.now) }
         let time = batchTime ?? (SystemEdges.now, SystemEdges.wallTime)
         batchTime = time
         core.receive(
@@ -125,7 +134,7 @@ final class InterfaceLoop: @unchecked Sendable {
         batchTime = nil
         guard !isClosed else { return }
         let now = SystemEdges.now
-        // The timer stands still while the machine sleeps, this clock does not.
+        endSuspension(now: now)
         if let deadline = core.nextDeadline, deadline <= now { core.handleTimeout(now: now) }
         drainEvents()
         var left = readQueue.count
@@ -139,6 +148,15 @@ final class InterfaceLoop: @unchecked Sendable {
         drainEvents()
         if !readQueue.isEmpty { scheduleTurn() }
         armTimer()
+    }
+
+    /// The keys of before a suspension are gone before anything is opened or sealed with them (WG §6.3; Linux wipes them then, too).
+    private func endSuspension(now: Instant) {
+        let suspended = timeSuspended()
+        guard suspended - knownSuspension >= Self.shortestSuspension else { return }
+        knownSuspension = suspended
+        core.device.wipeSessions(now: now)
+        logger.info("The machine was suspended; all sessions begin anew")
     }
 
     /// Behind data, and for a part of the time only: a flood of handshakes does not stop what is under way. If more wait, the sockets
@@ -231,7 +249,7 @@ final class InterfaceLoop: @unchecked Sendable {
         guard let deadline = core.nextDeadline, deadline < timerDeadline else { return }
         timer?.cancel()
         timerDeadline = deadline
-        let delay = max(Self.shortestDelay, .nanoseconds((deadline - SystemEdges.now).inNanoseconds))
+        let delay = max(Self.shortestDelay, min(Self.longestDelay, .nanoseconds((deadline - SystemEdges.now).inNanoseconds)))
         timer = eventLoop.scheduleTask(in: delay) { [self] in
             timerDeadline = .distantFuture
             timer = nil
@@ -248,5 +266,9 @@ final class InterfaceLoop: @unchecked Sendable {
     private static let breath = TimeAmount.microseconds(10)
     /// A deadline that is never met must not become a busy loop.
     private static let shortestDelay = TimeAmount.microseconds(250)
+    /// The loop's timers stand still while the machine is suspended: what was due meanwhile is done so soon after.
+    private static let longestDelay = TimeAmount.seconds(30)
+    /// Two clocks are not read at one moment.
+    private static let shortestSuspension = Duration.milliseconds(500)
     private static let resetsAtOnce = 1024
 }

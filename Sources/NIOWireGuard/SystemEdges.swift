@@ -6,6 +6,9 @@ public enum SystemEdges {
     /// The kernel's boot-time clock: monotonic, counts suspend.
     public static var now: Instant { Instant(nanoseconds: csocket_boottime_nanoseconds()) }
 
+    /// How long the machine has been suspended since it booted.
+    package static let timeSuspended: @Sendable () -> Duration = { .nanoseconds(Int64(clamping: csocket_suspended_nanoseconds())) }
+
     /// Civil time, for TAI64N labels only.
     public static var wallTime: WallTime {
         var nanoseconds: UInt32 = 0

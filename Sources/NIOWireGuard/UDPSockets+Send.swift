@@ -10,6 +10,8 @@ package struct Departure: Equatable, Sendable {
     package var source: IPAddress?
     /// Bytes of each datagram, the last one possibly shorter; 0 if there is only one.
     package var segmentSize: Int
+    /// Whether the kernel is to cut them apart (UDP_SEGMENT), or gets them one by one (sendmmsg).
+    package var isCutByKernel = true
     /// The outer DSCP and ECN byte.
     package var trafficClass: UInt8
     /// Whose they are, to tell about a source address that was refused.
@@ -27,7 +29,7 @@ package struct Departure: Equatable, Sendable {
 }
 
 extension UDPSockets {
-    /// `sendmsg`: descriptor, bytes, how; the bytes sent, or -errno.
+    /// `sendmsg` or `sendmmsg`: descriptor, bytes, how; the bytes sent, or -errno.
     package typealias SendCall = (CInt, UnsafeRawBufferPointer, Departure) -> Int
 
     /// What the kernel's full buffer did not take.
@@ -50,42 +52,55 @@ extension UDPSockets {
             return
         }
         var departure = departure
+        if count == 1 { departure.segmentSize = 0 }
         var isRefusedAsBatch = false
         if count > 1, supportsSegmentation {
             let result = call(socket.descriptor, bytes, &departure)
             if result >= 0 {
                 counters.datagramsSent += count
-                hasSentSegments = true
+                refusedBatches = 0
+                hasSentBatch = true
                 return
             }
             switch CInt(clamping: -result) {
             case Self.wouldBlock: return hold(bytes, departure)
-            // No UDP_SEGMENT here, or not for this destination. A datagram by itself will tell.
-            case Self.inputOutputError, Self.invalidArgument, Self.messageTooLong: isRefusedAsBatch = true
+            // No UDP_SEGMENT here, or not for this destination. Datagrams by themselves will tell.
+            case Self.inputOutputError, Self.invalidArgument: isRefusedAsBatch = true
+            case Self.messageTooLong: break
             default:
                 counters.sendErrors += count
                 return
             }
         }
+        guard sendEach(bytes, of: size, departure, on: socket.descriptor), isRefusedAsBatch else { return }
+        refusedBatches += 1
+        // A destination with a small MTU refuses batches too, and others may take them.
+        guard !hasSentBatch || refusedBatches == Self.refusalsForGood else { return }
+        logger.notice("The kernel refuses UDP_SEGMENT; datagrams are sent one by one")
+        supportsSegmentation = false
+    }
+
+    /// - Returns: whether the kernel took them all.
+    private func sendEach(_ bytes: UnsafeRawBufferPointer, of size: Int, _ departure: Departure, on descriptor: CInt) -> Bool {
+        var each = departure
+        each.isCutByKernel = false
         var hasError = false
-        var single = departure
-        single.segmentSize = 0
-        for start in stride(from: 0, to: bytes.count, by: size) {
-            let one = UnsafeRawBufferPointer(rebasing: bytes[start..<min(start + size, bytes.count)])
-            let result = call(socket.descriptor, one, &single)
-            if result >= 0 {
-                counters.datagramsSent += 1
+        var rest = bytes
+        while !rest.isEmpty {
+            let result = call(descriptor, rest, &each)
+            if result > 0 {
+                counters.datagramsSent += (result + size - 1) / size
+                rest = UnsafeRawBufferPointer(rebasing: rest.dropFirst(result))
             } else if CInt(clamping: -result) == Self.wouldBlock {
-                return hold(UnsafeRawBufferPointer(rebasing: bytes[start...]), departure)
+                hold(rest, departure)
+                return false
             } else {
                 hasError = true
                 counters.sendErrors += 1
+                rest = UnsafeRawBufferPointer(rebasing: rest.dropFirst(size))
             }
         }
-        if isRefusedAsBatch && !hasError && !hasSentSegments {
-            logger.notice("The kernel refuses UDP_SEGMENT; datagrams are sent one by one")
-            supportsSegmentation = false
-        }
+        return !hasError
     }
 
     /// An address that the machine has lost must not keep the peer unreachable: without it the kernel chooses.
@@ -121,14 +136,19 @@ extension UDPSockets {
 
     package static func systemSend(_ descriptor: CInt, _ bytes: UnsafeRawBufferPointer, _ departure: Departure) -> Int {
         var to = departure.endpoint.socketForm
-        let segmentSize = UInt16(clamping: departure.segmentSize)
-        guard let source = departure.source, source.family == departure.endpoint.address.family else {
-            return csocket_send(descriptor, &to, nil, bytes.baseAddress, bytes.count, segmentSize, departure.trafficClass)
+        let size = UInt16(clamping: departure.segmentSize)
+        func send(_ source: UnsafePointer<csocket_endpoint>?) -> Int {
+            departure.isCutByKernel || size == 0
+                ? csocket_send(descriptor, &to, source, bytes.baseAddress, bytes.count, size, departure.trafficClass)
+                : csocket_send_each(descriptor, &to, source, bytes.baseAddress, bytes.count, size, departure.trafficClass)
         }
+        guard let source = departure.source, source.family == departure.endpoint.address.family else { return send(nil) }
         var from = SocketEndpoint(source, port: 0).socketForm
-        return csocket_send(descriptor, &to, &from, bytes.baseAddress, bytes.count, segmentSize, departure.trafficClass)
+        return withUnsafePointer(to: &from) { send($0) }
     }
 
+    /// Batches in a row that were refused though their datagrams by themselves were not.
+    private static let refusalsForGood = 8
     /// The kernel's buffer drains some hundred kilobytes meanwhile.
     private static let blockedPause = TimeAmount.microseconds(200)
     private static let inputOutputError: CInt = 5

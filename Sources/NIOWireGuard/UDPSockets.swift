@@ -53,6 +53,7 @@ package final class UDPSockets: @unchecked Sendable {
     let eventLoop: any EventLoop
     let logger: Logger
     let sendCall: SendCall
+    private let bindCall: BindCall
     private var v4: Socket?
     private var v6: Socket?
     private var isClosed = false
@@ -60,7 +61,8 @@ package final class UDPSockets: @unchecked Sendable {
     /// In order. The rest of the batch that found no room and the one that was being made: whoever sends stops at `isBlocked`.
     var held: [HeldBatch] = []
     var supportsSegmentation = true
-    var hasSentSegments = false
+    var hasSentBatch = false
+    var refusedBatches = 0
     package internal(set) var counters = Counters()
     /// 0 until bound.
     package private(set) var port: UInt16 = 0
@@ -70,12 +72,17 @@ package final class UDPSockets: @unchecked Sendable {
     let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: readSize * readsPerCall, alignment: 64)
 
     package init(
-        eventLoop: any EventLoop, logger: Logger = Logger(label: "wireguard"), sendCall: @escaping SendCall = UDPSockets.systemSend
+        eventLoop: any EventLoop, logger: Logger = Logger(label: "wireguard"), sendCall: @escaping SendCall = UDPSockets.systemSend,
+        bindCall: @escaping BindCall = csocket_udp_bind
     ) {
         self.eventLoop = eventLoop
         self.logger = logger
         self.sendCall = sendCall
+        self.bindCall = bindCall
     }
+
+    /// Family (4 or 6), port, buffer size; the bound descriptor, or -errno.
+    package typealias BindCall = (CInt, UInt16, CInt) -> CInt
 
     deinit { scratch.deallocate() }
 
@@ -113,10 +120,12 @@ package final class UDPSockets: @unchecked Sendable {
     package func setMark(_ mark: UInt32) throws(InterfaceError) {
         eventLoop.preconditionInEventLoop()
         guard mark != self.mark else { return }
-        for socket in [v4, v6] {
-            guard let socket else { continue }
-            let result = csocket_set_mark(socket.descriptor, mark)
-            guard result >= 0 else { throw .markRefused(mark: mark, errno: -result) }
+        let descriptors = [v4, v6].compactMap { $0?.descriptor }
+        for descriptor in descriptors {
+            let result = csocket_set_mark(descriptor, mark)
+            guard result < 0 else { continue }
+            for descriptor in descriptors { _ = csocket_set_mark(descriptor, self.mark) }
+            throw .markRefused(mark: mark, errno: -result)
         }
         self.mark = mark
     }
@@ -133,7 +142,7 @@ package final class UDPSockets: @unchecked Sendable {
     private func open(port: UInt16) -> EventLoopFuture<Void> {
         let pair: DescriptorPair
         do throws(InterfaceError) {
-            pair = try DescriptorPair(port: port, mark: mark)
+            pair = try DescriptorPair(port: port, mark: mark, bind: bindCall)
         } catch {
             return eventLoop.makeFailedFuture(error)
         }
@@ -194,7 +203,7 @@ package final class UDPSockets: @unchecked Sendable {
             // A change of port may have come first.
             guard !isClosed, self[family] == nil else { return }
             let port = port
-            guard let descriptor = DescriptorPair.reopen(family, port: port, mark: mark) else { return reopen(family) }
+            guard let descriptor = DescriptorPair.reopen(family, port: port, mark: mark, bind: bindCall) else { return reopen(family) }
             adopt(descriptor, as: family).whenComplete { [self] result in
                 switch result {
                 case .failure: reopen(family)

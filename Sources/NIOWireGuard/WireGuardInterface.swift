@@ -57,7 +57,7 @@ public final class WireGuardInterface: @unchecked Sendable {
         case timestampAccepted(PublicKey, TAI64N)
         /// The first of a row of initiations whose timestamp is not later than the last accepted one: a replay, or a clock that
         /// stepped back. `forgetTimestamp` clears it.
-        case timestampRefused(PublicKey, refused: TAI64N, last: TAI64N)
+        case timestampRefused(PublicKey, behind: Duration)
         /// The accepted timestamp is more than a day ahead of our clock; it is not to be kept.
         case timestampFarAhead(PublicKey, TAI64N)
         /// Whether handshakes come faster than they can be served; peers then have to prove their address first.
@@ -77,10 +77,11 @@ public final class WireGuardInterface: @unchecked Sendable {
             configuration, on: eventLoop, stack: stack, logger: logger, resolveHost: SystemEdges.resolveHost, onPeerEvent: onPeerEvent)
     }
 
-    /// As above, with a resolver of host names.
+    /// As above, with a resolver of host names and a clock of suspensions.
     package static func start(
         _ configuration: InterfaceConfiguration, on eventLoop: any EventLoop, stack: StackConfiguration = .init(),
         logger: Logger = Logger(label: "wireguard"), resolveHost: @escaping SystemEdges.HostLookUp,
+        timeSuspended: @escaping @Sendable () -> Duration = SystemEdges.timeSuspended,
         onPeerEvent: @escaping @Sendable (PeerEvent) -> Void = { _ in }
     ) -> EventLoopFuture<WireGuardInterface> {
         eventLoop.flatSubmit {
@@ -93,7 +94,7 @@ public final class WireGuardInterface: @unchecked Sendable {
                 privateKey: configuration.privateKey.key.copy(), configuration: deviceConfiguration, random: SystemEdges.random)
             let publicKey = device.publicKey
             let core = InterfaceCore(device: device, stack: Stack(configuration: stackConfiguration, random: SystemEdges.random))
-            let loop = InterfaceLoop(eventLoop: eventLoop, core: core, logger: logger)
+            let loop = InterfaceLoop(eventLoop: eventLoop, core: core, logger: logger, timeSuspended: timeSuspended)
             let resolver = EndpointResolver(interface: loop, logger: logger, resolveHost: resolveHost)
             loop.addresses = configuration.addresses
             loop.withCore { core, now in

@@ -185,6 +185,86 @@ import WGUserspace
         try await pair.shutdown()
     }
 
+    @Test("when nobody answers at a name's first address, the retry goes to the next")
+    func nextAddress() async throws {
+        let pair = try await InterfacePair()
+        let listener = try await pair.gateway.listen(port: 80) { $0.eventLoop.makeSucceededVoidFuture() }.get()
+        let key = StoredPrivateKey(PrivateKey.generate(using: SystemEdges.random))
+        let address = try #require(InterfaceAddress("10.1.0.3/24"))
+        try await pair.gateway.setPeer(.init(publicKey: key.key.publicKey, allowedIPs: [IPPrefix(host: address.address)])).get()
+        let silent = try await DatagramBootstrap(group: pair.group).bind(host: "127.0.0.1", port: 0).get()
+        let deadPort = try #require(silent.localAddress?.port)
+        let dead = try #require(SocketEndpoint("127.0.0.1:\(deadPort)"))
+        let target = try #require(SocketEndpoint("127.0.0.1:\(pair.gateway.listenPort)"))
+        let names = Names([[dead, target]])
+        let interface = try await WireGuardInterface.start(
+            InterfaceConfiguration(
+                privateKey: key, addresses: [address],
+                peers: [
+                    .init(
+                        publicKey: pair.gateway.publicKey, endpoint: PeerEndpoint("gateway.example:51820"),
+                        allowedIPs: [IPPrefix(host: pair.gateway.addresses[0].address)])
+                ]), on: pair.group.next(), resolveHost: names.find
+        ).get()
+        var options = ConnectionOptions.tunnelDefault
+        options.connectTimeout = .seconds(30)
+        let channel = try await interface.dial(SocketEndpoint(pair.gateway.addresses[0].address, port: 80), options: options)
+        let status = try await interface.status().get()
+        #expect(status.peers.first?.endpoint == target)
+        #expect(status.counters.initiationsSent == 2 && status.counters.handshakesRetried == 1)
+        // The name was asked again.
+        #expect(names.count.withLockedValue { $0 } == 2)
+        try await channel.close()
+        try await interface.close().get()
+        try await listener.close().get()
+        try await silent.close()
+        try await pair.shutdown()
+    }
+
+    @Test("after the machine was suspended all sessions begin anew, and connections go on")
+    func suspension() async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let (gatewayKey, agentKey) = (
+            StoredPrivateKey(PrivateKey.generate(using: SystemEdges.random)),
+            StoredPrivateKey(PrivateKey.generate(using: SystemEdges.random))
+        )
+        let (gatewayAddress, agentAddress) = (
+            try #require(InterfaceAddress("10.1.0.254/24")), try #require(InterfaceAddress("10.1.0.2/24"))
+        )
+        let gateway = try await WireGuardInterface.start(
+            InterfaceConfiguration(
+                privateKey: gatewayKey, addresses: [gatewayAddress],
+                peers: [.init(publicKey: agentKey.key.publicKey, allowedIPs: [IPPrefix(host: agentAddress.address)])]), on: group.next()
+        ).get()
+        _ = try await gateway.listen(port: 80) { $0.eventLoop.makeSucceededVoidFuture() }.get()
+        let suspended = NIOLockedValueBox(Duration.seconds(1000))
+        let agent = try await WireGuardInterface.start(
+            InterfaceConfiguration(
+                privateKey: agentKey, addresses: [agentAddress],
+                peers: [
+                    .init(
+                        publicKey: gateway.publicKey, endpoint: PeerEndpoint("127.0.0.1:\(gateway.listenPort)"),
+                        allowedIPs: [IPPrefix(host: gatewayAddress.address)])
+                ]), on: group.next(), resolveHost: SystemEdges.resolveHost, timeSuspended: { suspended.withLockedValue { $0 } }
+        ).get()
+        let channel = try await agent.dial(SocketEndpoint(gatewayAddress.address, port: 80))
+        #expect(try await agent.status().get().peers.first?.hasSession == true)
+        suspended.withLockedValue { $0 += .milliseconds(100) }
+        _ = try await agent.status().get()
+        try await group.next().submit {}.get()
+        #expect(try await agent.status().get().peers.first?.hasSession == true, "so little is the clocks' own")
+        suspended.withLockedValue { $0 += .seconds(3600) }
+        // Asking makes the loop look.
+        _ = try await agent.status().get()
+        try await group.next().submit {}.get()
+        #expect(try await agent.status().get().peers.first?.hasSession == false)
+        #expect(channel.isActive)
+        try await channel.close()
+        try await agent.close().get()
+        try await gateway.close().get()
+        try await group.shutdownGracefully()
+    }
+
     @Test("a name without an address of our families is asked again later; the interface closes meanwhile")
     func unusableName() async throws {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
@@ -200,18 +280,6 @@ import WGUserspace
         #expect(try await interface.status().get().peers.first?.endpoint == nil)
         try await interface.close().get()
         try await group.shutdownGracefully()
-    }
-
-    @Test("the addresses of a name are tried in turn, only while nobody answers")
-    func addressChoice() throws {
-        let found = try ["192.0.2.1:1", "[2001:db8::1]:1", "192.0.2.2:1"].map { try #require(SocketEndpoint($0)) }
-        let roamed = try #require(SocketEndpoint("198.51.100.1:9"))
-        #expect(found.choice(after: nil, isUnanswered: false) == found[0])
-        #expect(found.choice(after: found[0], isUnanswered: false) == nil)
-        #expect(found.choice(after: found[0], isUnanswered: true) == found[1])
-        #expect(found.choice(after: found[2], isUnanswered: true) == found[0])
-        #expect(found.choice(after: roamed, isUnanswered: true) == found[0])
-        #expect([found[0]].choice(after: found[0], isUnanswered: true) == nil)
     }
 
     @Test("the system's resolver knows numbers, and says what it does not find")

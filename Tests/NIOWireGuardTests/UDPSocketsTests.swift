@@ -1,3 +1,4 @@
+import CSocketShim
 import Inet
 import NIOConcurrencyHelpers
 import NIOCore
@@ -13,6 +14,7 @@ import Testing
             let segmentSize: Int
             let first: UInt8
             var source: IPAddress?
+            var isCutByKernel = true
         }
 
         let calls = NIOLockedValueBox<[Call]>([])
@@ -21,7 +23,10 @@ import Testing
 
         func send(_ descriptor: CInt, _ bytes: UnsafeRawBufferPointer, _ departure: Departure) -> Int {
             calls.withLockedValue {
-                $0.append(Call(count: bytes.count, segmentSize: departure.segmentSize, first: bytes.first ?? 0, source: departure.source))
+                $0.append(
+                    Call(
+                        count: bytes.count, segmentSize: departure.segmentSize, first: bytes.first ?? 0, source: departure.source,
+                        isCutByKernel: departure.isCutByKernel))
             }
             return answers.withLockedValue { $0.isEmpty ? bytes.count : $0.removeFirst() }
         }
@@ -59,7 +64,7 @@ import Testing
         let (kernel, counters) = try await run(answers: [], batches: [3, 1])
         #expect(
             kernel.calls.withLockedValue { $0 } == [
-                .init(count: 300, segmentSize: 100, first: 0), .init(count: 100, segmentSize: 0, first: 3),
+                .init(count: 300, segmentSize: 100, first: 0), .init(count: 100, segmentSize: 0, first: 3, isCutByKernel: false),
             ])
         #expect(counters.datagramsSent == 4)
     }
@@ -72,17 +77,36 @@ import Testing
         #expect(kernel.calls.withLockedValue { $0.last } == .init(count: 300, segmentSize: 100, first: 1))
     }
 
-    @Test("a kernel without UDP_SEGMENT is asked once")
-    func noSegmentation() async throws {
-        let (kernel, counters) = try await run(answers: [-22], batches: [2, 2])
-        #expect(kernel.calls.withLockedValue { $0.map(\.segmentSize) } == [100, 0, 0, 0, 0])
+    @Test("a kernel without UDP_SEGMENT is asked once, which is said once; each batch then leaves by one sendmmsg", arguments: [22, 5])
+    func noSegmentation(errno: Int) async throws {
+        let (kernel, counters) = try await run(answers: [-errno], batches: [2, 2])
+        #expect(kernel.calls.withLockedValue { $0.map(\.isCutByKernel) } == [true, false, false])
+        #expect(kernel.calls.withLockedValue { $0.map(\.count) } == [200, 200, 200])
         #expect(counters.datagramsSent == 4 && counters.sendErrors == 0)
     }
 
     @Test("a destination that refuses every datagram does not turn batches off for the others")
     func refusedDestination() async throws {
         let (kernel, _) = try await run(answers: [-22, -22, -22], batches: [2, 2])
-        #expect(kernel.calls.withLockedValue { $0.map(\.segmentSize) } == [100, 0, 0, 100])
+        #expect(kernel.calls.withLockedValue { $0.map(\.isCutByKernel) } == [true, false, false, true])
+    }
+
+    @Test("a batch that is too long for a destination is sent one by one, and the next is a batch again")
+    func smallMTU() async throws {
+        let (kernel, counters) = try await run(answers: [-90], batches: [2, 2])
+        #expect(kernel.calls.withLockedValue { $0.map(\.isCutByKernel) } == [true, false, true])
+        #expect(counters.datagramsSent == 4)
+    }
+
+    @Test("batches that worked once are given up after eight refusals in a row, not before")
+    func laterRefusals() async throws {
+        // A batch; seven refused ones, each sent one by one; one that works; eight refused ones; then no more are tried.
+        let refused = [-5, 200]
+        let answers = [200] + (0..<7).flatMap { _ in refused } + [200] + (0..<8).flatMap { _ in refused }
+        let (kernel, counters) = try await run(answers: answers, batches: [Int](repeating: 2, count: 20))
+        let tried = kernel.calls.withLockedValue { $0.count { $0.isCutByKernel } }
+        #expect(tried == 17)
+        #expect(counters.datagramsSent == 40 && counters.sendErrors == 0)
     }
 
     @Test("a full kernel buffer holds the batch and what was made meanwhile, and sends them in order")
@@ -104,8 +128,8 @@ import Testing
         // The batch, the batch without the source; then one by one, with the source.
         let (kernel, counters) = try await run(answers: [-22, -22], batches: [2], from: "127.0.0.2")
         let source = try #require(IPAddress("127.0.0.2"))
-        #expect(kernel.calls.withLockedValue { $0.map(\.source) } == [source, nil, source, source])
-        #expect(kernel.calls.withLockedValue { $0.map(\.segmentSize) } == [100, 100, 0, 0])
+        #expect(kernel.calls.withLockedValue { $0.map(\.source) } == [source, nil, source])
+        #expect(kernel.calls.withLockedValue { $0.map(\.isCutByKernel) } == [true, true, false])
         #expect(counters.datagramsSent == 2 && counters.sendErrors == 0)
     }
 
@@ -113,7 +137,7 @@ import Testing
     func refusedSource(errno: Int) async throws {
         let (kernel, counters) = try await run(answers: [-22, -22, -errno], batches: [3], from: "127.0.0.2")
         let source = try #require(IPAddress("127.0.0.2"))
-        #expect(kernel.calls.withLockedValue { $0.map(\.source) } == [source, nil, source, nil, nil, nil])
+        #expect(kernel.calls.withLockedValue { $0.map(\.source) } == [source, nil, source, nil])
         #expect(counters.datagramsSent == 3)
     }
 
@@ -148,6 +172,38 @@ import Testing
             }.get()
         }
         try await other.close()
+    }
+
+    @Test(
+        "without one of the families the other one is used; any other error than a missing family is one",
+        arguments: [(CInt(4), CInt(97)), (6, 97), (6, 99), (4, 93)])
+    func missingFamily(family: CInt, errno: CInt) async throws {
+        let loop = MultiThreadedEventLoopGroup.singleton.next()
+        try await loop.flatSubmit {
+            let sockets = UDPSockets(eventLoop: loop, bindCall: { $0 == family ? -errno : csocket_udp_bind($0, $1, $2) })
+            return sockets.bind(port: 0, handlers: .init(receive: { _, _ in })).flatMap {
+                #expect(sockets.has(.v4) == (family != 4) && sockets.has(.v6) == (family != 6))
+                #expect(sockets.port != 0)
+                return sockets.close()
+            }
+        }.get()
+        // No descriptor left.
+        await #expect(throws: InterfaceError.bindFailed(port: 0, errno: 24)) {
+            try await loop.flatSubmit {
+                UDPSockets(eventLoop: loop, bindCall: { $0 == family ? -24 : csocket_udp_bind($0, $1, $2) })
+                    .bind(port: 0, handlers: .init(receive: { _, _ in }))
+            }.get()
+        }
+    }
+
+    @Test("without either family there is nothing to bind")
+    func noFamily() async throws {
+        let loop = MultiThreadedEventLoopGroup.singleton.next()
+        await #expect(throws: InterfaceError.bindFailed(port: 0, errno: 97)) {
+            try await loop.flatSubmit {
+                UDPSockets(eventLoop: loop, bindCall: { _, _, _ in -97 }).bind(port: 0, handlers: .init(receive: { _, _ in }))
+            }.get()
+        }
     }
 
     @Test("a socket that NIO has closed is bound again on its port and receives")

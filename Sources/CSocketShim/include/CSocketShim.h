@@ -32,6 +32,13 @@ int csocket_set_mark(int fd, uint32_t mark);
 /// outer DSCP and ECN byte; 0 leaves the socket's default.
 long csocket_send(int fd, const csocket_endpoint *to, const csocket_endpoint *source, const void *bytes, size_t length, uint16_t segment_size, uint8_t traffic_class);
 
+/// The most datagrams of one `csocket_send_each`.
+enum { CSOCKET_SEND_MAX = 64 };
+
+/// The same without UDP_SEGMENT, by one `sendmmsg`: datagrams of `size` bytes each, the last one possibly shorter. Returns the bytes of
+/// those that the kernel took, from the first on; -errno if it did not take the first.
+long csocket_send_each(int fd, const csocket_endpoint *to, const csocket_endpoint *source, const void *bytes, size_t length, uint16_t size, uint8_t traffic_class);
+
 /// One read of a socket: a datagram, or several of one size that the kernel merged (UDP_GRO).
 typedef struct {
     csocket_endpoint source;
@@ -60,6 +67,9 @@ const char *csocket_resolve_error(int status);
 
 /// Nanoseconds of CLOCK_BOOTTIME: monotonic, counts time spent suspended.
 uint64_t csocket_boottime_nanoseconds(void);
+
+/// Nanoseconds that the machine has been suspended since it booted, to about a microsecond.
+uint64_t csocket_suspended_nanoseconds(void);
 
 /// Wall-clock time: seconds since 1970 UTC; the nanoseconds go to `nanoseconds`.
 uint64_t csocket_wall_seconds(uint32_t *nanoseconds);
