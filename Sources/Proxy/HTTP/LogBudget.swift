@@ -5,7 +5,7 @@ import Synchronization
 /// with the next line. Thread-safe.
 package final class LogBudget: Sendable {
     package enum Kind: Int, CaseIterable, Sendable {
-        case notFound, disabled, proxyError, refusedTimestamp, timestampFarAhead
+        case notFound, disabled, proxyError, refusedTimestamp, timestampFarAhead, endpointChanged
         /// One line a minute: under a flood load comes and goes each second.
         case underLoad
     }

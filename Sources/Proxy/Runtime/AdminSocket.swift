@@ -33,13 +33,12 @@ package final class AdminSocket: Sendable {
     package static let maximumConnections = 16
     package static let maximumPath = OwnerSocket.maximumPath
 
-    package let path: String
-    private let channel: any Channel
+    package var path: String { socket.path }
+    private let socket: OwnerSocket
     private let verbs: VerbTable
 
-    private init(path: String, channel: any Channel, verbs: VerbTable) {
-        self.path = path
-        self.channel = channel
+    private init(_ socket: OwnerSocket, verbs: VerbTable) {
+        self.socket = socket
         self.verbs = verbs
     }
 
@@ -49,21 +48,18 @@ package final class AdminSocket: Sendable {
         path: String, group: any EventLoopGroup, timeLimit: TimeAmount = AdminSocket.timeLimit
     ) async throws -> AdminSocket {
         let verbs = VerbTable(timeLimit: timeLimit)
-        let channel = try await OwnerSocket.bind(
+        let socket = try await OwnerSocket.bind(
             path, group: group, shorter: "give --state a shorter directory", other: "stop it, or give --state another directory"
         ) { channel in
             channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(AdminHandler(verbs: verbs)) }
         }
-        return AdminSocket(path: path, channel: channel, verbs: verbs)
+        return AdminSocket(socket, verbs: verbs)
     }
 
     /// Adds a verb, or replaces it.
     package func register(_ name: String, _ verb: @escaping Verb) { verbs.set(name, verb) }
 
-    package func close() async {
-        try? await channel.close()
-        unlink(path)
-    }
+    package func close() async { await socket.close() }
 }
 
 /// The verbs of one socket and how many connections it has.

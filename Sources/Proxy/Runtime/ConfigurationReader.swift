@@ -1,5 +1,6 @@
 import Inet
 import Logging
+import WGUserspace
 
 /// What a configuration is made of: flags win over environment variables, those over the file, that over what is built in.
 package struct ConfigurationInput: Sendable {
@@ -11,7 +12,8 @@ package struct ConfigurationInput: Sendable {
     package init(
         flags: [String: [String]], environment: [String: String],
         readFile: @escaping @Sendable (String) throws(FileError) -> SystemFiles.Contents = { path throws(FileError) in
-            try SystemFiles.read(path)
+            // A gateway may have many peers.
+            try SystemFiles.read(path, limit: WGQuickFile.maximumSize)
         }
     ) {
         self.flags = flags

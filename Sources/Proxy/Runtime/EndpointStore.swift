@@ -38,7 +38,7 @@ package final class EndpointStore: Sendable {
     }
 
     /// Writes what has changed since the last time. Blocks: not on an event loop.
-    package func save() { file.save { Self.format(endpoints) } }
+    package func save() { file.save { Self.format(self.endpoints) } }
 
     package static func format(_ endpoints: [PublicKey: SocketEndpoint]) -> [UInt8] {
         Array(endpoints.map { "\($0) \($1)\n" }.sorted().joined().utf8)

@@ -62,7 +62,7 @@ final class RunningInterface: Sendable {
             }
         }
         do {
-            uapi = try await Self.uapi(common, group, interface, logger)
+            uapi = try await Self.uapi(common, group, interface, timestamps, logger)
         } catch {
             await metricsListener?.close()
             await admin?.close()
@@ -95,13 +95,18 @@ final class RunningInterface: Sendable {
     }
 
     private static func uapi(
-        _ common: CommonConfiguration, _ group: any EventLoopGroup, _ interface: WireGuardInterface, _ logger: Logger
+        _ common: CommonConfiguration, _ group: any EventLoopGroup, _ interface: WireGuardInterface, _ timestamps: TimestampStore?,
+        _ logger: Logger
     ) async throws -> UAPISocket? {
         guard let name = common.interfaceName else { return nil }
         let choice = try UAPIDirectory.choose(environment: ConfigurationInput.processEnvironment)
         let socket = try await UAPISocket.start(
             name: name, directory: choice.directory, group: group,
-            service: UAPIService(state: { interface.uapiState() }, apply: { interface.apply($0) }))
+            service: UAPIService(state: { interface.uapiState() }) { request in
+                let applied = interface.apply(request)
+                guard let timestamps, request.replacePeers || request.peers.contains(where: \.remove) else { return applied }
+                return applied.flatMap { interface.status() }.map { timestamps.forgetAll(but: Set($0.peers.map(\.publicKey))) }
+            })
         if let note = choice.note { logger.warning("\(note)") }
         logger.info("UAPI socket opened", metadata: ["path": "\(socket.path)"])
         return socket
@@ -170,7 +175,7 @@ final class RunningInterface: Sendable {
                     hasSession: peer.hasSession,
                     handshakes: Dictionary(Status.handshakes(peer.handshakes).map { ($0.outcome, $0.count) }) { $0 &+ $1 },
                     refusedTimestamps: peer.refusedTimestamps == 0 ? nil : peer.refusedTimestamps,
-                    refusedTimestampBehind: peer.refusedTimestampBehind)
+                    refusedTimestampBehind: peer.refusedTimestampBehind?.inSeconds)
             }, routes: routes, listeners: listeners, counters: counters,
             isUnderLoad: now.isUnderLoad, queuedHandshakes: now.queuedHandshakes)
     }

@@ -52,7 +52,9 @@ package final class TimestampStore: Sendable {
         } catch {
             if case .system(_, ENOENT) = error.problem {} else { Self.putAside(path, reason: error.message, logger) }
         }
+        let readCount = timestamps.accepted.count
         timestamps.accepted = timestamps.accepted.filter { peers.contains($0.key) }
+        let hasForgotten = timestamps.accepted.count < readCount
         // Kept nevertheless: it may well be our clock that is wrong, and then the way would be open for replays.
         let limit = wallTime().seconds &+ Self.farAhead
         let count = timestamps.accepted.values.count { $0.wallTime.seconds > limit }
@@ -62,6 +64,8 @@ package final class TimestampStore: Sendable {
                 metadata: ["peers": .stringConvertible(count)])
         }
         state = Mutex(timestamps)
+        // A peer that is configured again begins anew.
+        if hasForgotten { changed(writingIn: .zero) }
     }
 
     package var timestamps: Timestamps { state.withLock { $0 } }
@@ -100,8 +104,18 @@ package final class TimestampStore: Sendable {
         if state.withLock({ $0.accepted.removeValue(forKey: peer) }) != nil { changed(writingIn: .zero) }
     }
 
+    /// Peers were removed while we run: a removed one that is added again begins anew, after a restart too.
+    package func forgetAll(but peers: Set<PublicKey>) {
+        let hasForgotten = state.withLock { state in
+            let former = state.accepted.count
+            state.accepted = state.accepted.filter { peers.contains($0.key) }
+            return state.accepted.count < former
+        }
+        if hasForgotten { changed(writingIn: .zero) }
+    }
+
     /// Writes what has changed since the last time. Blocks: not on an event loop.
-    package func save() { file.save { Self.format(timestamps) } }
+    package func save() { file.save { Self.format(self.timestamps) } }
 
     private func changed(writingIn delay: TimeAmount) { file.change(writingIn: delay) { Self.format(self.timestamps) } }
 

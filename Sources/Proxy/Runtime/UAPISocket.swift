@@ -24,13 +24,10 @@ package final class UAPISocket: Sendable {
     /// For one request, answer included, and for a client that says nothing.
     package static let timeLimit = TimeAmount.seconds(30)
 
-    package let path: String
-    private let channel: any Channel
+    package var path: String { socket.path }
+    private let socket: OwnerSocket
 
-    private init(path: String, channel: any Channel) {
-        self.path = path
-        self.channel = channel
-    }
+    private init(_ socket: OwnerSocket) { self.socket = socket }
 
     /// Binds `DIRECTORY/NAME.sock`. A dead socket in its place is removed; one that answers is an error.
     /// - Parameter name: one that `UAPIDirectory.isName` accepts.
@@ -39,7 +36,7 @@ package final class UAPISocket: Sendable {
     ) async throws -> UAPISocket {
         let path = "\(directory)/\(name).sock"
         let connections = ConnectionCount(limit: maximumConnections)
-        let channel = try await OwnerSocket.bind(
+        let socket = try await OwnerSocket.bind(
             path, group: group, shorter: "give --interface a shorter name", other: "stop it, or give --interface another name"
         ) { channel in
             channel.eventLoop.makeCompletedFuture {
@@ -52,13 +49,10 @@ package final class UAPISocket: Sendable {
             $0.childChannelOption(.autoRead, value: false).childChannelOption(.allowRemoteHalfClosure, value: true)
                 .childChannelOption(.maxMessagesPerRead, value: 1)
         }
-        return UAPISocket(path: path, channel: channel)
+        return UAPISocket(socket)
     }
 
-    package func close() async {
-        try? await channel.close()
-        unlink(path)
-    }
+    package func close() async { await socket.close() }
 }
 
 /// One client: requests one after the other, each answered before more is read. Bound to its event loop.

@@ -92,6 +92,61 @@ import WGUserspace
         #expect(store([first]).timestamps.accepted.isEmpty)
     }
 
+    /// The file as another process would find it, when `isReady` likes it.
+    private func stored(_ peers: Set<PublicKey>, when isReady: (TimestampStore.Timestamps) -> Bool) async throws
+        -> TimestampStore.Timestamps
+    {
+        for _ in 0..<2000 {
+            if SystemFiles.exists(path) {
+                let timestamps = store(peers).timestamps
+                if isReady(timestamps) { return timestamps }
+            }
+            try await loop.scheduleTask(in: .milliseconds(5)) {}.futureResult.get()
+        }
+        throw NotStored()
+    }
+
+    private struct NotStored: Error {}
+
+    @Test("what must be stored at once is, though a later write was scheduled before it")
+    func atOnce() async throws {
+        let store = store([first])
+        store.recordAccepted(at(Self.start), of: first)
+        let begin = NIODeadline.now()
+        store.recordSent(at(Self.start))
+        let written = try await stored([first]) { $0.sent != nil }
+        #expect(NIODeadline.now() < begin + TimestampStore.delay)
+        #expect(written.accepted == [first: at(Self.start)])
+    }
+
+    @Test("what could not be written is written when it can be")
+    func failedWrite() throws {
+        let path = temporary.file("missing/timestamps")
+        let store = TimestampStore(path: path, peers: [first], eventLoop: loop, logger: Logger(label: "test")) {
+            WallTime(seconds: Self.start, nanoseconds: 0)
+        }
+        store.recordAccepted(at(Self.start), of: first)
+        store.save()
+        #expect(!SystemFiles.exists(path))
+        try SystemFiles.createDirectory(temporary.file("missing"))
+        store.save()
+        #expect(SystemFiles.exists(path))
+    }
+
+    @Test("peers that are removed, from the configuration or at run time, begin anew when they are added again")
+    func removed() async throws {
+        let before = store([first, second])
+        before.recordAccepted(at(Self.start), of: first)
+        before.recordAccepted(at(Self.start), of: second)
+        before.save()
+        before.forgetAll(but: [second])
+        #expect(try await stored([first, second]) { $0.accepted.count == 1 }.accepted.keys.contains(second))
+        // A start without it is enough.
+        let without = store([])
+        #expect(try await stored([second]) { $0.accepted.isEmpty }.accepted.isEmpty)
+        #expect(without.timestamps.accepted.isEmpty)
+    }
+
     @Test("nothing is written when nothing changed")
     func unchanged() {
         let store = store([first])
