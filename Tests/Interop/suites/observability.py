@@ -87,6 +87,15 @@ class SUITE(Suite):
         age = time.time() - samples[("kakuremichi_wireguard_peer_last_handshake_timestamp_seconds", label)]
         check(-1 <= age < 60, f"the last handshake is {age:.0f} s old")
         check_equal(samples[("kakuremichi_wireguard_peer_session", label)], 1, "session")
+        for labels in ('outcome="established_as_responder"', 'outcome="initiation_received"', 'outcome="response_sent"'):
+            check(samples[("kakuremichi_wireguard_handshakes_total", labels)] > 0, f"no handshake of {labels}")
+        check(samples[("kakuremichi_wireguard_peer_handshakes_total", f'{label},outcome="established"')] > 0, "no handshake of the peer")
+        check_equal(samples[("kakuremichi_wireguard_handshakes_total", 'outcome="cookie_received"')], 0, "cookies")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.sendto(b"\1\0\0\0" + bytes(144), ("127.0.0.1", self.udp))
+            drops = ("kakuremichi_wireguard_dropped_packets_total", 'reason="invalidMAC1"')
+            wait_until(lambda: self.parse(self.curl("/metrics")[0]).get(drops) == 1, 5, "the drop is counted")
+        text, samples = (again := self.curl("/metrics")[0]), self.parse(again)
         printed = self.program.run(self.lab, ["status", "--metrics", "--state", self.gateway.state])
         check_equal(set(self.parse(printed.stdout)), set(samples), "metrics by the admin socket")
 

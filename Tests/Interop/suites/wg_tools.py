@@ -1,5 +1,6 @@
 """`wg` on the sockets of our gateway and agent, unprivileged; `kakuremichi wg` beside `wg`; wireguard-go as the measure of both."""
 
+import base64
 import copy
 import os
 import re
@@ -12,7 +13,7 @@ from interop.namespaces import Namespace
 from interop.nodes import Agent, Gateway, Origin, wait_until_served
 from interop.product import Program, bound_udp_ports, key_pair, random_key, wg_quick
 from interop.runner import Suite, test
-from interop.system import check, check_equal, free_port, wait_until
+from interop.system import check, check_equal, free_port, unused_uid, wait_until
 
 DOMAIN = "app.example.com"
 FIELDS = [
@@ -181,6 +182,63 @@ class SUITE(Suite):
         check(self.session() in before, "the agent's session")
 
     @test
+    def the_agent_is_changed_the_same_way(self):
+        before = self.good("show", "ag0", "latest-handshakes")
+        other = random_key()
+        self.good("set", "ag0", "peer", other, "allowed-ips", "10.1.0.77/32")
+        configuration = self.good("showconf", "ag0")
+        check(other in configuration, "the new peer is not there")
+        kept = self.lab.write("agent-sync.conf", "[Peer]".join(part for part in configuration.split("[Peer]") if other not in part))
+        self.good("syncconf", "ag0", kept)
+        check_equal(self.good("show", "ag0", "peers").split(), [self.gateway_public], "peers after syncconf")
+        self.good("setconf", "ag0", kept)
+        for command in ("setconf", "addconf", "syncconf"):
+            result = self.ours(command, "ag0", kept)
+            check_equal((result.returncode, result.stdout + result.stderr), (0, ""), f"kakuremichi wg {command}")
+        check_equal(self.good("show", "ag0", "latest-handshakes"), before, "the gateway's session")
+        check(self.is_served(), "the route is not served")
+
+    @test
+    def another_user_is_not_answered_though_he_could_open_the_socket(self):
+        path = f"{self.sockets}/gw0.sock"
+        ask = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.sendall(b'get=1\\n\\n'); print(len(s.recv(1)))"
+        for directory in (self.lab.directory, self.runtime, self.sockets):
+            os.chmod(directory, 0o755)
+        os.chmod(path, 0o666)
+        try:
+            for uid, expected in ((self.lab.uid, "1"), (0, "1"), (unused_uid(), "0")):
+                result = subprocess.run(
+                    ["setpriv", f"--reuid={uid}", "--clear-groups", "/usr/bin/python3", "-c", ask, path], capture_output=True, text=True,
+                    timeout=20)
+                check_equal(result.stdout.strip() or "0", expected, f"bytes that user {uid} is answered; {result.stderr[-200:]}")
+        finally:
+            os.chmod(path, 0o600)
+            os.chmod(self.sockets, 0o700)
+            os.chmod(self.runtime, 0o700)
+
+    @test
+    def keys_that_are_said_there_are_not_logged(self):
+        secret = random_key()
+        self.good("set", "gw0", "peer", random_key(), "preshared-key", self.lab.write("secret", secret + "\n"), "allowed-ips", "10.1.0.71/32")
+        self.good("showconf", "gw0")
+        raw = base64.b64decode(secret).hex()
+        log = self.gateway.process.output() + self.gateway.process.errors()
+        check(log and not any(text in log for text in (secret, raw, self.gateway_key, self.preshared)), "a key is in the log")
+        peers = [peer for peer in self.good("show", "gw0", "peers").split() if peer != self.agent_public]
+        self.good("set", "gw0", *[word for peer in peers for word in ("peer", peer, "remove")])
+
+    @test
+    def a_removed_peers_timestamp_is_forgotten(self):
+        path = os.path.join(self.gateway.state, "timestamps")
+        wait_until(lambda: os.path.exists(path) and self.agent_public in open(path).read(), 15, "the agent's timestamp is stored")
+        self.good("set", "gw0", "peer", self.agent_public, "remove")
+        wait_until(lambda: self.agent_public not in open(path).read(), 5, "the agent's timestamp is forgotten")
+        self.good(
+            "set", "gw0", "peer", self.agent_public, "allowed-ips", "10.1.0.2/32", "preshared-key",
+            self.lab.write("psk", self.preshared + "\n"))
+        wait_until(self.is_served, 40, "the route is served again", interval=0.2)
+
+    @test
     def the_listen_port_moves_and_moves_back(self):
         other = free_port(socket.SOCK_DGRAM)
         self.good("set", "gw0", "listen-port", other)
@@ -233,6 +291,18 @@ class SUITE(Suite):
             self.lab, ["agent", "--wg", os.path.join(self.lab.directory, "agent.conf"), "--target", "127.0.0.1:9", "--interface", "ag0",
                        "--state", self.lab.private_directory("second-state")])
         check(result.returncode == 1 and "another process answers" in result.stderr, f"{result.returncode} {result.stderr}")
+        # A socket that we may not ask may be somebody's: it stays.
+        foreign = os.path.join(self.sockets, "root0.sock")
+        with socket.socket(socket.AF_UNIX) as holder:
+            holder.bind(foreign)
+            holder.listen(1)
+            os.chmod(foreign, 0o600)
+            result = self.program.run(
+                self.lab, ["agent", "--wg", os.path.join(self.lab.directory, "agent.conf"), "--target", "127.0.0.1:9", "--interface", "root0",
+                           "--state", self.lab.private_directory("third-state")])
+            check(result.returncode == 1 and "may be another process's" in result.stderr, f"{result.returncode} {result.stderr}")
+            check(os.path.exists(foreign), "the socket of another user is gone")
+        os.unlink(foreign)
         self.agent.process.stop()
         check(not os.path.exists(f"{self.sockets}/ag0.sock"), "the socket is still there")
         self.agent.start()
