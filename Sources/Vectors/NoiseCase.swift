@@ -67,8 +67,8 @@ package struct NoiseCase: Equatable, Sendable {
         }
 
         static func bytes(_ text: String, _ name: String) throws(Mismatch) -> [UInt8] {
+            guard text.utf8.count <= 2 * maximumMessage else { throw Mismatch(name, "longer than \(maximumMessage) bytes") }
             guard let bytes = Hex.decode(text) else { throw Mismatch(name, "not hexadecimal") }
-            guard bytes.count <= maximumMessage else { throw Mismatch(name, "longer than \(maximumMessage) bytes") }
             return bytes
         }
     }

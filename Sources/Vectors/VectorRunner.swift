@@ -14,7 +14,7 @@ package enum VectorRunner {
             report.fault = "larger than 64 MB"
             return report
         }
-        let start = bytes.first { ![0x20, 0x09, 0x0A, 0x0D, 0xEF, 0xBB, 0xBF].contains($0) }
+        let start = withoutByteOrderMark(bytes[...]).first { ![0x20, 0x09, 0x0A, 0x0D].contains($0) }
         switch start {
         case UInt8(ascii: "{"), UInt8(ascii: "["):
             do {
@@ -34,6 +34,11 @@ package enum VectorRunner {
         }
         if report.fault == nil, report.caseCount == 0 { report.fault = "it holds no case of a known form" }
         return report
+    }
+
+    /// What stands behind the mark that some editors put in front of UTF-8.
+    static func withoutByteOrderMark(_ bytes: ArraySlice<UInt8>) -> ArraySlice<UInt8> {
+        bytes.starts(with: [0xEF, 0xBB, 0xBF]) ? bytes.dropFirst(3) : bytes
     }
 
     private static func run(_ root: JSON, _ report: inout VectorReport, _ progress: (Int, Int) -> Void) {

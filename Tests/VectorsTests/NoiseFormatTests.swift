@@ -65,6 +65,30 @@ import Vectors
         #expect(report.failures == [])
     }
 
+    @Test("a byte order mark may stand at the very beginning of either form, and nowhere else")
+    func byteOrderMark() throws {
+        let mark: [UInt8] = [0xEF, 0xBB, 0xBF]
+        for bytes in [try Fixture.noiseText(), try Fixture.noiseJSON()] {
+            #expect(VectorRunner.run(mark + bytes) == VectorRunner.run(bytes))
+            for begin in [mark + mark, [0x0A] + mark, Array(mark.prefix(2)), mark.reversed()] {
+                #expect(VectorRunner.run(begin + bytes).fault != nil, "\(begin)")
+            }
+        }
+        let text = "handshake=Noise_NN_25519_AESGCM_SHA256\nmsg_0_payload=\nmsg_0_ciphertext=00\n"
+        #expect(try NoiseText.read(mark + Array(text.utf8)) == NoiseText.read(Array(text.utf8)))
+    }
+
+    @Test("lines may end with CR LF, the last one with nothing, and may be empty")
+    func lines() throws {
+        let text = "# x\nhandshake=Noise_NN_25519_AESGCM_SHA256\nmsg_0_payload=aa\nmsg_0_ciphertext=bb"
+        let cases = try NoiseText.read(Array(text.utf8))
+        #expect(try good(cases.first).messages == [NoiseCase.Message(payload: [0xAA], ciphertext: [0xBB])])
+        #expect(try NoiseText.read(Array(text.replacing("\n", with: "\r\n").utf8)) == cases)
+        #expect(try NoiseText.read(Array((text + String(repeating: "\n", count: 1 << 20)).utf8)) == cases)
+        let late = text + String(repeating: "\n", count: 1000) + "what"
+        #expect(VectorRunner.run(Array(late.utf8)).fault == "line 1004: not KEY=VALUE")
+    }
+
     @Test(
         "a damaged case of a JSON file is a failure that names the field",
         arguments: [
