@@ -72,14 +72,4 @@ package struct NoiseCase: Equatable, Sendable {
             return bytes
         }
     }
-
-    /// Why a protocol of this name is none of ours, before its pattern is looked at; `nil` if it may be.
-    static func skipReason(_ protocolName: String) -> String? {
-        let parts = protocolName.split(separator: "_", omittingEmptySubsequences: false)
-        guard parts.count == 5, parts[0] == "Noise" else { return "protocol name of another form" }
-        guard parts[2] == "25519" else { return "DH not supported" }
-        guard !parts[1].contains("fallback") else { return "fallback not supported" }
-        guard !parts[1].contains("hfs") else { return "DH not supported" }
-        return nil
-    }
 }

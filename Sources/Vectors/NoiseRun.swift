@@ -6,7 +6,9 @@ import Noise
 extension NoiseCase {
     package func run() -> Outcome {
         let noise: NoiseProtocol
-        do throws(NoiseError) { noise = try NoiseProtocol(protocolName) } catch { return .skipped("protocol not supported") }
+        do throws(NoiseError) { noise = try NoiseProtocol(protocolName) } catch {
+            return .skipped(Self.skipReason(protocolName) ?? "protocol not supported")
+        }
         do throws(Mismatch) {
             try converse(noise)
             return .passed
