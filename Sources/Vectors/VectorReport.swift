@@ -61,33 +61,62 @@ package enum VectorFormat: String, Sendable, CaseIterable {
     case wireGuard = "wireguard"
 }
 
-/// What became of a file.
+/// What became of a file. However many cases it has, what is kept of them is bounded.
 package struct VectorReport: Equatable, Sendable {
     package struct Case: Equatable, Sendable {
         package var name: String
         package var mismatch: Mismatch
     }
 
+    /// 1,000: failures of one file that are kept; more are only counted.
+    package static let maximumFailures = 1_000
+    /// 100: different reasons to skip that are kept; more are counted together.
+    package static let maximumReasons = 100
+    package static let otherReasons = "other reasons"
+
     package var format: VectorFormat?
-    package var passed = 0
-    package var failures: [Case] = []
+    package private(set) var passed = 0
+    /// All failed cases, kept or not.
+    package private(set) var failed = 0
+    package private(set) var failures: [Case] = []
     /// Why cases were skipped, and how many for each reason.
-    package var skipped: [String: Int] = [:]
-    /// Why the file could not be read, or is no vector file.
+    package private(set) var skipped: [String: Int] = [:]
+    package private(set) var skippedCount = 0
+    /// Why the file could not be read, is no vector file, or was not run to its end.
     package var fault: String?
 
-    /// Nothing was run, or nothing could be, and why.
-    package init(fault: String? = nil) { self.fault = fault }
+    private let maximumCases: Int
 
-    package var skippedCount: Int { skipped.values.reduce(0, +) }
-    package var caseCount: Int { passed + failures.count + skippedCount }
-    package var isGood: Bool { fault == nil && failures.isEmpty }
+    /// Nothing was run, or nothing could be, and why.
+    ///
+    /// - Parameter maximumCases: how many cases may be added; the next one is a fault.
+    package init(fault: String? = nil, maximumCases: Int = VectorRunner.maximumCases) {
+        self.fault = fault
+        self.maximumCases = maximumCases
+    }
+
+    package var caseCount: Int { passed + failed + skippedCount }
+    package var isGood: Bool { fault == nil && failed == 0 }
+    /// Failures that are counted and not kept.
+    package var failuresLeftOut: Int { failed - failures.count }
 
     package mutating func add(_ name: @autoclosure () -> String, _ outcome: Outcome) {
+        guard caseCount < maximumCases else {
+            fault = fault ?? "more than \(maximumCases) cases, the rest is not run"
+            return
+        }
         switch outcome {
         case .passed: passed += 1
-        case .failed(let mismatch): failures.append(Case(name: name(), mismatch: mismatch))
-        case .skipped(let reason): skipped[reason, default: 0] += 1
+        case .failed(let mismatch):
+            failed += 1
+            if failures.count < Self.maximumFailures { failures.append(Case(name: name(), mismatch: mismatch)) }
+        case .skipped(let reason):
+            skippedCount += 1
+            let isKept = skipped[reason] != nil || skipped.count < Self.maximumReasons
+            skipped[isKept ? reason : Self.otherReasons, default: 0] += 1
         }
     }
+
+    /// Keeps only the first failures, for a run that has shown enough of them.
+    package mutating func keepFailures(_ count: Int) { failures = Array(failures.prefix(count)) }
 }

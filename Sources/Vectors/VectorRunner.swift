@@ -7,9 +7,12 @@ package enum VectorRunner {
 
     /// - Parameters:
     ///   - bytes: the file, of a form that its content tells.
+    ///   - maximumCases: of this file; at the first one too many the run of it ends with a fault.
     ///   - progress: is told after each case how many are done, of how many.
-    package static func run(_ bytes: [UInt8], progress: (Int, Int) -> Void = { _, _ in }) -> VectorReport {
-        var report = VectorReport()
+    package static func run(
+        _ bytes: [UInt8], maximumCases: Int = maximumCases, progress: (Int, Int) -> Void = { _, _ in }
+    ) -> VectorReport {
+        var report = VectorReport(maximumCases: maximumCases)
         guard bytes.count <= maximumFileSize else {
             report.fault = "larger than 64 MB"
             return report
@@ -26,7 +29,8 @@ package enum VectorRunner {
         default:
             report.format = .noiseText
             do {
-                runNoise(try NoiseText.read(bytes), &report, progress)
+                let cases = try NoiseText.read(bytes)
+                runNoise(cases, of: cases.count, &report, progress)
             } catch {
                 report.fault = error.description
                 if !NoiseText.isRecognised(bytes) { report.format = nil }
@@ -44,11 +48,7 @@ package enum VectorRunner {
     private static func run(_ root: JSON, _ report: inout VectorReport, _ progress: (Int, Int) -> Void) {
         if let vectors = root["vectors"]?.array {
             report.format = .noiseJSON
-            guard vectors.count <= maximumCases else {
-                report.fault = "more than \(maximumCases) cases"
-                return
-            }
-            runNoise(vectors.enumerated().map { NoiseJSON.read($1, index: $0) }, &report, progress)
+            runNoise(vectors.enumerated().lazy.map { NoiseJSON.read($1, index: $0) }, of: vectors.count, &report, progress)
         } else if WireGuardVectors.isRecognised(root) {
             report.format = .wireGuard
             WireGuardVectors.run(root, &report, progress)
@@ -57,14 +57,17 @@ package enum VectorRunner {
         }
     }
 
-    private static func runNoise(_ cases: [NoiseCase.Parsed], _ report: inout VectorReport, _ progress: (Int, Int) -> Void) {
+    private static func runNoise(
+        _ cases: some Sequence<NoiseCase.Parsed>, of count: Int, _ report: inout VectorReport, _ progress: (Int, Int) -> Void
+    ) {
         for (index, parsed) in cases.enumerated() {
             switch parsed {
             case .good(let vector): report.add(vector.name, vector.run())
             case .skipped(_, let reason): report.add("", .skipped(reason))
             case .bad(let name, let mismatch): report.add(name, .failed(mismatch))
             }
-            progress(index + 1, cases.count)
+            guard report.fault == nil else { return }
+            progress(index + 1, count)
         }
     }
 }
