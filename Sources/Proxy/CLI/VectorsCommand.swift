@@ -73,6 +73,8 @@ struct VectorsCommand: ParsableCommand {
             discussion: """
                 The same seed gives the same file on every machine. Anybody can compute its keys: never configure one.
 
+                A file has at most \(WireGuardGenerator.counts.upperBound) handshakes, so that vectors run can read it again.
+
                 Example:
                   kakuremichi vectors generate --seed 1 --count 4 --out wireguard-1.json
                 """)
@@ -80,14 +82,17 @@ struct VectorsCommand: ParsableCommand {
         @Option(help: "A number, 0 to 2^64 - 1.")
         var seed: UInt64
 
-        @Option(help: "Handshakes, 1 to 10000; every second one has a pre-shared key.")
+        @Option(help: "Handshakes, 1 to \(WireGuardGenerator.counts.upperBound); every second one has a pre-shared key.")
         var count = 6
 
         @Option(help: ArgumentHelp("File to write; it must not exist. (default: standard output)", valueName: "file"))
         var out: String?
 
         func validate() throws {
-            guard WireGuardGenerator.counts.contains(count) else { throw ValidationError("--count is 1 to 10000") }
+            guard WireGuardGenerator.counts.contains(count) else {
+                let most = WireGuardGenerator.counts.upperBound
+                throw ValidationError("--count is 1 to \(most): vectors run cannot read a larger file. Write more files, with other seeds.")
+            }
         }
 
         func run() throws {
