@@ -10,6 +10,14 @@ public enum CipherFunction: String, CaseIterable, Hashable, Sendable {
     public static let keyByteCount = 32
     public static let tagByteCount = 16
 
+    /// Whether the libraries of this machine have it: libcrypto may lack AES-GCM.
+    public var isAvailable: Bool {
+        switch self {
+        case .chaChaPoly: true
+        case .aesGCM: AESGCM.isAvailable
+        }
+    }
+
     func seal(
         _ buffer: inout MutableRawSpan, plaintext: Range<Int>, counter: UInt64, key: borrowing SecretBytes, at keyOffset: Int,
         additionalData: RawSpan

@@ -108,12 +108,13 @@ public struct NoiseProtocol: Hashable, Sendable {
     public let cipher: CipherFunction
     public let hash: HashFunction
 
-    /// - Throws: ``NoiseError/unknownProtocol``; key agreement is over 25519 only.
+    /// - Throws: ``NoiseError/unknownProtocol``; key agreement is over 25519 only, and the cipher has to be
+    ///   ``CipherFunction/isAvailable``.
     public init(_ name: String) throws(NoiseError) {
+        guard name.utf8.count <= 255 else { throw .unknownProtocol }
         let parts = name.split(separator: "_", omittingEmptySubsequences: false)
-        guard name.utf8.count <= 255, parts.count == 5, parts[0] == "Noise", parts[2] == "25519",
-            let pattern = HandshakePattern(String(parts[1])), let cipher = CipherFunction(rawValue: String(parts[3])),
-            let hash = HashFunction(rawValue: String(parts[4]))
+        guard parts.count == 5, parts[0] == "Noise", parts[2] == "25519", let pattern = HandshakePattern(String(parts[1])),
+            let cipher = CipherFunction(rawValue: String(parts[3])), cipher.isAvailable, let hash = HashFunction(rawValue: String(parts[4]))
         else { throw .unknownProtocol }
         self.init(name: name, pattern: pattern, cipher: cipher, hash: hash)
     }

@@ -29,8 +29,7 @@ package struct JSONReader {
 
     private init(bytes: [UInt8]) {
         self.bytes = bytes
-        // A byte order mark, as some editors write it.
-        if bytes.starts(with: [0xEF, 0xBB, 0xBF]) { position = 3 }
+        position = VectorRunner.withoutByteOrderMark(bytes[...]).startIndex
     }
 
     private mutating func value(depth: Int) throws(Fault) -> JSON {

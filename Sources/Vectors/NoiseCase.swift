@@ -67,19 +67,9 @@ package struct NoiseCase: Equatable, Sendable {
         }
 
         static func bytes(_ text: String, _ name: String) throws(Mismatch) -> [UInt8] {
+            guard text.utf8.count <= 2 * maximumMessage else { throw Mismatch(name, "longer than \(maximumMessage) bytes") }
             guard let bytes = Hex.decode(text) else { throw Mismatch(name, "not hexadecimal") }
-            guard bytes.count <= maximumMessage else { throw Mismatch(name, "longer than \(maximumMessage) bytes") }
             return bytes
         }
-    }
-
-    /// Why a protocol of this name is none of ours, before its pattern is looked at; `nil` if it may be.
-    static func skipReason(_ protocolName: String) -> String? {
-        let parts = protocolName.split(separator: "_", omittingEmptySubsequences: false)
-        guard parts.count == 5, parts[0] == "Noise" else { return "protocol name of another form" }
-        guard parts[2] == "25519" else { return "DH not supported" }
-        guard !parts[1].contains("fallback") else { return "fallback not supported" }
-        guard !parts[1].contains("hfs") else { return "DH not supported" }
-        return nil
     }
 }

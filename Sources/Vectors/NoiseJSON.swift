@@ -6,13 +6,7 @@ enum NoiseJSON {
         let title = vector["protocol_name"]?.string ?? protocolName(ofParts: vector) ?? vector["name"]?.string
         guard let title else { return .bad(name: name, Mismatch("protocol_name", "missing")) }
         name += " \(Shown.cut(title))"
-        if let hybrid = vector["hybrid"], hybrid != .null, hybrid != .bool(false), hybrid != .string("") {
-            return .skipped(name: name, reason: "DH not supported")
-        }
-        if let reason = NoiseCase.skipReason(title) { return .skipped(name: name, reason: reason) }
-        if vector["fallback"] == .bool(true) || vector["fallback_pattern"]?.string != nil {
-            return .skipped(name: name, reason: "fallback not supported")
-        }
+        if let reason = skipReason(vector) ?? NoiseCase.skipReason(title) { return .skipped(name: name, reason: reason) }
         var result = NoiseCase(name: name, protocolName: title)
         do {
             for member in members where member.value != .null { try take(member, into: &result) }
@@ -21,6 +15,20 @@ enum NoiseJSON {
         }
         guard !result.messages.isEmpty else { return .bad(name: name, Mismatch("messages", "there are none")) }
         return .good(result)
+    }
+
+    /// What the protocol's name does not say, or only in some files.
+    private static func skipReason(_ vector: JSON) -> String? {
+        for side in ["init", "resp"] {
+            if let key = vector["\(side)_ssk"], key != .null { return NoiseCase.secondaryKey }
+        }
+        if vector["name"]?.string?.hasSuffix(":SSK") == true { return NoiseCase.secondaryKey }
+        if vector["fallback"] == .bool(true) || vector["fallback_pattern"]?.string != nil { return NoiseCase.fallback }
+        switch vector["hybrid"] {
+        case nil, .null, .bool(false), .string(""): return nil
+        case .string(let name): return "hybrid DH \(Shown.cut(name)) is not supported"
+        case .bool, .number, .array, .object: return "hybrid DH is not supported"
+        }
     }
 
     /// Old files spell the protocol's name in parts.

@@ -8,7 +8,7 @@ package enum NoiseText {
 
     /// Whether the first line that says something is one of this form.
     package static func isRecognised(_ bytes: [UInt8]) -> Bool {
-        for line in bytes.prefix(65_536).split(separator: UInt8(ascii: "\n")) {
+        for line in Lines(bytes.prefix(65_536)) {
             let line = trim(line)
             guard let first = line.first, first != UInt8(ascii: "#") else { continue }
             return line.starts(with: "handshake=".utf8)
@@ -21,7 +21,7 @@ package enum NoiseText {
         var cases: [NoiseCase.Parsed] = []
         var builder: Builder?
         var number = 0
-        for line in bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false) {
+        for line in Lines(bytes[...]) {
             number += 1
             let line = trim(line)
             guard let first = line.first, first != UInt8(ascii: "#") else { continue }
@@ -40,6 +40,24 @@ package enum NoiseText {
         }
         if let builder { cases.append(builder.finish()) }
         return cases
+    }
+
+    /// One line after the other: all of them at once would take dozens of bytes for each empty one.
+    private struct Lines: Sequence, IteratorProtocol {
+        private var rest: ArraySlice<UInt8>?
+
+        /// - Parameter bytes: with or without the byte order mark that some editors put in front.
+        init(_ bytes: ArraySlice<UInt8>) { rest = VectorRunner.withoutByteOrderMark(bytes) }
+
+        mutating func next() -> ArraySlice<UInt8>? {
+            guard let text = rest else { return nil }
+            guard let end = text.firstIndex(of: UInt8(ascii: "\n")) else {
+                rest = nil
+                return text
+            }
+            rest = text[(end + 1)...]
+            return text[..<end]
+        }
     }
 
     private static func trim(_ line: ArraySlice<UInt8>) -> ArraySlice<UInt8> {
@@ -102,5 +120,9 @@ package enum NoiseText {
 
 /// Text of a file, as it may be shown: its controls are escaped by whoever prints it, here it is only cut.
 enum Shown {
-    static func cut(_ text: String) -> String { text.count > 80 ? text.prefix(80) + "..." : text }
+    /// Scalars, not characters: one character may have any number of accents.
+    static func cut(_ text: some StringProtocol) -> String {
+        let head = text.unicodeScalars.prefix(80)
+        return head.endIndex == text.endIndex ? String(text) : String(String.UnicodeScalarView(head)) + "..."
+    }
 }

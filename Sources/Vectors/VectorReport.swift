@@ -61,99 +61,62 @@ package enum VectorFormat: String, Sendable, CaseIterable {
     case wireGuard = "wireguard"
 }
 
-/// What became of a file.
+/// What became of a file. However many cases it has, what is kept of them is bounded.
 package struct VectorReport: Equatable, Sendable {
     package struct Case: Equatable, Sendable {
         package var name: String
         package var mismatch: Mismatch
     }
 
+    /// 1,000: failures of one file that are kept; more are only counted.
+    package static let maximumFailures = 1_000
+    /// 100: different reasons to skip that are kept; more are counted together.
+    package static let maximumReasons = 100
+    package static let otherReasons = "other reasons"
+
     package var format: VectorFormat?
-    package var passed = 0
-    package var failures: [Case] = []
+    package private(set) var passed = 0
+    /// All failed cases, kept or not.
+    package private(set) var failed = 0
+    package private(set) var failures: [Case] = []
     /// Why cases were skipped, and how many for each reason.
-    package var skipped: [String: Int] = [:]
-    /// Why the file could not be read, or is no vector file.
+    package private(set) var skipped: [String: Int] = [:]
+    package private(set) var skippedCount = 0
+    /// Why the file could not be read, is no vector file, or was not run to its end.
     package var fault: String?
 
-    /// Nothing was run, or nothing could be, and why.
-    package init(fault: String? = nil) { self.fault = fault }
+    private let maximumCases: Int
 
-    package var skippedCount: Int { skipped.values.reduce(0, +) }
-    package var caseCount: Int { passed + failures.count + skippedCount }
-    package var isGood: Bool { fault == nil && failures.isEmpty }
+    /// Nothing was run, or nothing could be, and why.
+    ///
+    /// - Parameter maximumCases: how many cases may be added; the next one is a fault.
+    package init(fault: String? = nil, maximumCases: Int = VectorRunner.maximumCases) {
+        self.fault = fault
+        self.maximumCases = maximumCases
+    }
+
+    package var caseCount: Int { passed + failed + skippedCount }
+    package var isGood: Bool { fault == nil && failed == 0 }
+    /// Failures that are counted and not kept.
+    package var failuresLeftOut: Int { failed - failures.count }
 
     package mutating func add(_ name: @autoclosure () -> String, _ outcome: Outcome) {
+        guard caseCount < maximumCases else {
+            fault = fault ?? "more than \(maximumCases) cases, the rest is not run"
+            return
+        }
         switch outcome {
         case .passed: passed += 1
-        case .failed(let mismatch): failures.append(Case(name: name(), mismatch: mismatch))
-        case .skipped(let reason): skipped[reason, default: 0] += 1
-        }
-    }
-}
-
-/// Runs the cases of a file.
-package enum VectorRunner {
-    /// 64 MB: larger files are not read.
-    package static let maximumFileSize = 64 << 20
-    /// 200,000: cases of one file.
-    package static let maximumCases = 200_000
-
-    /// - Parameters:
-    ///   - bytes: the file, of a form that its content tells.
-    ///   - progress: is told after each case how many are done, of how many.
-    package static func run(_ bytes: [UInt8], progress: (Int, Int) -> Void = { _, _ in }) -> VectorReport {
-        var report = VectorReport()
-        guard bytes.count <= maximumFileSize else {
-            report.fault = "larger than 64 MB"
-            return report
-        }
-        let start = bytes.first { ![0x20, 0x09, 0x0A, 0x0D, 0xEF, 0xBB, 0xBF].contains($0) }
-        switch start {
-        case UInt8(ascii: "{"), UInt8(ascii: "["):
-            do {
-                run(try JSONReader.read(bytes), &report, progress)
-            } catch {
-                report.fault = error.description
-            }
-        case nil: report.fault = "it is empty"
-        default:
-            report.format = .noiseText
-            do {
-                runNoise(try NoiseText.read(bytes), &report, progress)
-            } catch {
-                report.fault = error.description
-                if !NoiseText.isRecognised(bytes) { report.format = nil }
-            }
-        }
-        if report.fault == nil, report.caseCount == 0 { report.fault = "it holds no case of a known form" }
-        return report
-    }
-
-    private static func run(_ root: JSON, _ report: inout VectorReport, _ progress: (Int, Int) -> Void) {
-        if let vectors = root["vectors"]?.array {
-            report.format = .noiseJSON
-            guard vectors.count <= maximumCases else {
-                report.fault = "more than \(maximumCases) cases"
-                return
-            }
-            runNoise(vectors.enumerated().map { NoiseJSON.read($1, index: $0) }, &report, progress)
-        } else if WireGuardVectors.isRecognised(root) {
-            report.format = .wireGuard
-            WireGuardVectors.run(root, &report, progress)
-        } else {
-            report.fault = "a JSON document of no known form: neither \"vectors\" nor \"handshakes\", \"primitives\" or \"replay_window\""
+        case .failed(let mismatch):
+            failed += 1
+            if failures.count < Self.maximumFailures { failures.append(Case(name: name(), mismatch: mismatch)) }
+        case .skipped(let reason):
+            skippedCount += 1
+            let isKept = skipped[reason] != nil || skipped.count < Self.maximumReasons
+            skipped[isKept ? reason : Self.otherReasons, default: 0] += 1
         }
     }
 
-    private static func runNoise(_ cases: [NoiseCase.Parsed], _ report: inout VectorReport, _ progress: (Int, Int) -> Void) {
-        for (index, parsed) in cases.enumerated() {
-            switch parsed {
-            case .good(let vector): report.add(vector.name, vector.run())
-            case .skipped(_, let reason): report.add("", .skipped(reason))
-            case .bad(let name, let mismatch): report.add(name, .failed(mismatch))
-            }
-            progress(index + 1, cases.count)
-        }
-    }
+    /// Keeps only the first failures, for a run that has shown enough of them.
+    package mutating func keepFailures(_ count: Int) { failures = Array(failures.prefix(count)) }
 }

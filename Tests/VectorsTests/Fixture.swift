@@ -1,10 +1,25 @@
 import FoundationEssentials
+import Testing
 import Vectors
 
 enum Fixture {
     static func wireGuard() throws -> [UInt8] { try file("wireguard.json") }
 
     static func noiseText() throws -> [UInt8] { try file("noise-flynn.txt") }
+
+    static func noiseJSON() throws -> [UInt8] { try file("noise-independent.json") }
+
+    /// The first case of `noise-independent.json` with this pattern.
+    static func noiseCase(_ pattern: String) throws -> JSON {
+        let vectors = try #require(try JSONReader.read(try noiseJSON())["vectors"]?.array)
+        return try #require(vectors.first { $0["protocol_name"]?.string?.hasPrefix("Noise_\(pattern)_") == true })
+    }
+
+    /// All of flynn/noise's cases, where Debian's golang-github-flynn-noise-dev is installed.
+    static let debianPath = "/usr/share/gocode/src/github.com/flynn/noise/vectors.txt"
+    static var hasDebian: Bool { FileManager.default.fileExists(atPath: debianPath) }
+
+    static func debian() throws -> [UInt8] { [UInt8](try Data(contentsOf: URL(filePath: debianPath))) }
 
     /// A file of `vectors/`, found next to `Tests/` in the checkout.
     private static func file(_ name: String, from source: String = #filePath) throws -> [UInt8] {
@@ -51,6 +66,10 @@ extension JSON {
     func replacing(_ name: String, _ value: JSON) -> JSON {
         .object((members ?? []).map { $0.name == name ? Member(name, value) : $0 })
     }
+
+    func removing(_ name: String) -> JSON { .object((members ?? []).filter { $0.name != name }) }
+
+    func adding(_ name: String, _ value: JSON) -> JSON { .object((members ?? []) + [Member(name, value)]) }
 
     /// The same document with the value at `steps` changed a little.
     func damaging(_ steps: [JSONPath.Step]) -> JSON {

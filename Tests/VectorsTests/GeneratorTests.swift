@@ -33,4 +33,38 @@ import Vectors
         let handshakes = try #require(try WireGuardGenerator.document(seed: 1, count: 4)["handshakes"]?.array)
         #expect(handshakes.map { $0["psk"] == .null } == [true, false, true, false])
     }
+
+    @Test("the largest file that can be generated can be run", arguments: [0, UInt64.max])
+    func largest(seed: UInt64) throws {
+        let root = try WireGuardGenerator.document(seed: seed, count: 2)
+        let all = WireGuardGenerator.counts.upperBound
+        // Only the last packet of a handshake has a length that the seed decides, up to 1,419 bytes: in the file it stands as
+        // it is, padded, and sealed.
+        let sizes = try #require(root["handshakes"]?.array).map { handshake -> Int in
+            let last = handshake["packets"]?.array?.last?["packet"]?.string?.count ?? 0
+            return handshake.document.utf8.count + 3 * 2 * (1419 + 16) - 3 * last
+        }
+        // Each line is four deeper in the file, and the number in the name may be longer.
+        let lines = try #require(root["handshakes"]?.array?[0]).document.utf8.count { $0 == 0x0A }
+        let largest = try #require(sizes.max()) + 4 * lines + 3
+        let head = root.replacing("handshakes", .array([])).document.utf8.count
+        #expect(head + all * largest <= VectorRunner.maximumFileSize)
+        #expect(largest <= 44_000)
+
+        let values = try #require(root["handshakes"]?.array).map(\.valueCount).max() ?? 0
+        #expect(values <= 250)
+        #expect(root.valueCount + all * values <= JSONReader.maximumValues)
+        #expect(root.valueCount + all * 30 <= VectorRunner.maximumCases)
+    }
+}
+
+extension JSON {
+    /// As the reader counts them.
+    fileprivate var valueCount: Int {
+        switch self {
+        case .object(let members): members.reduce(1) { $0 + $1.value.valueCount }
+        case .array(let elements): elements.reduce(1) { $0 + $1.valueCount }
+        case .null, .bool, .number, .string: 1
+        }
+    }
 }

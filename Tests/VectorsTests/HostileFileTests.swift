@@ -55,6 +55,17 @@ import Vectors
         }
     }
 
+    @Test("a damaged Noise JSON is judged", arguments: 0..<4)
+    func noiseJSON(seed: UInt64) throws {
+        let vectors = try ["XX", "N", "XKpsk1+psk2+psk3"].map(Fixture.noiseCase)
+        let bytes = Array(JSON.object([JSON.Member("vectors", .array(vectors))]).document.utf8)
+        var random = Generator(state: seed)
+        for round in 0..<100 {
+            let report = VectorRunner.run(mutate(bytes, &random))
+            #expect(report.fault != nil || report.caseCount > 0, "seed \(seed), round \(round)")
+        }
+    }
+
     @Test("numbers and lengths at their ends are refused, not computed with")
     func ends() throws {
         func run(_ text: String) -> VectorReport { VectorRunner.run(Array(text.utf8)) }

@@ -74,6 +74,9 @@ enum AESGCM {
 
     static let tagByteCount = 16
 
+    /// Whether libcrypto has it; a library that was built or configured without it may not.
+    static var isAvailable: Bool { unsafe algorithm != nil }
+
     private static func withNonce<Result>(_ counter: UInt64, _ body: (UnsafePointer<UInt8>) -> Result) -> Result {
         let high = UInt32(truncatingIfNeeded: counter >> 32).bigEndian
         let low = UInt32(truncatingIfNeeded: counter).bigEndian
@@ -84,5 +87,5 @@ enum AESGCM {
     }
 
     // Fetched once for the process and only read afterwards; libcrypto counts references to it atomically.
-    nonisolated(unsafe) private static let algorithm: OpaquePointer = unsafe EVP_CIPHER_fetch(nil, "AES-256-GCM", nil).orTrap("AES-256-GCM")
+    nonisolated(unsafe) private static let algorithm: OpaquePointer? = unsafe EVP_CIPHER_fetch(nil, "AES-256-GCM", nil)
 }

@@ -5,23 +5,25 @@ import Vectors
 package enum VectorFiles {
     /// 16: how deep directories are walked.
     package static let maximumDepth = 16
-    /// 10,000: files of one run.
+    /// 10,000: files of one run, whatever paths they come from.
     package static let maximumFiles = 10_000
 
     /// The files at `path`: itself, or all `*.json` and `*.txt` below it, sorted. Links in directories are not followed, so
     /// that there are no loops.
-    package static func find(_ path: String) throws(VectorFileFault) -> [String] {
+    ///
+    /// - Parameter limit: how many there may be, at least 1; more are a fault.
+    package static func find(_ path: String, limit: Int = maximumFiles) throws(VectorFileFault) -> [String] {
         var status = stat()
         guard path != "-" else { return [path] }
         guard stat(path, &status) == 0 else { throw VectorFileFault(path: path, code: errno) }
         guard status.st_mode & S_IFMT == S_IFDIR else { return [path] }
         var files: [String] = []
-        try walk(path, depth: 0, &files)
+        try walk(path, depth: 0, limit, &files)
         guard !files.isEmpty else { throw VectorFileFault(path: path, reason: "no *.json or *.txt in this directory") }
         return files
     }
 
-    private static func walk(_ directory: String, depth: Int, _ files: inout [String]) throws(VectorFileFault) {
+    private static func walk(_ directory: String, depth: Int, _ limit: Int, _ files: inout [String]) throws(VectorFileFault) {
         guard depth < maximumDepth else { throw VectorFileFault(path: directory, reason: "deeper than \(maximumDepth) directories") }
         guard let stream = opendir(directory) else { throw VectorFileFault(path: directory, code: errno) }
         var names: [String] = []
@@ -37,9 +39,11 @@ package enum VectorFiles {
             var status = stat()
             guard lstat(path, &status) == 0 else { continue }
             if status.st_mode & S_IFMT == S_IFDIR {
-                try walk(path, depth: depth + 1, &files)
+                try walk(path, depth: depth + 1, limit, &files)
             } else if status.st_mode & S_IFMT == S_IFREG, name.hasSuffix(".json") || name.hasSuffix(".txt") {
-                guard files.count < maximumFiles else { throw VectorFileFault(path: path, reason: "more than \(maximumFiles) files") }
+                guard files.count < limit else {
+                    throw VectorFileFault(path: directory, reason: "with this directory the run has more than \(maximumFiles) files")
+                }
                 files.append(path)
             }
         }

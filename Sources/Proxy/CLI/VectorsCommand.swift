@@ -16,8 +16,12 @@ struct VectorsCommand: ParsableCommand {
                 in the form of this project's vectors/wireguard.json; the content tells which.
 
                 Prints a line for each failed case, with the first step and byte that differ, one for each file, and a sum. \
-                The exit code is 1 if a case failed or a file could not be used. What needs an algorithm that is not there \
-                is counted as skipped, never as passed.
+                Of a file at most \(VectorReport.maximumFailures) failures are printed, of a run \(VectorsSummary.maximumFailures); how \
+                many are left out is said. What needs an algorithm that is not there is counted as skipped, never as passed. \
+                The exit code is 1 if a case failed, a file could not be used, or all was skipped.
+
+                Reads at most \(VectorRunner.maximumFileSize >> 20) MB and \(VectorRunner.maximumCases) cases of a file, \
+                \(VectorFiles.maximumFiles) files and \(VectorsSummary.maximumCases) cases in a run.
 
                 Examples:
                   kakuremichi vectors run vectors/
@@ -34,21 +38,29 @@ struct VectorsCommand: ParsableCommand {
         func run() throws {
             var summary = VectorsSummary()
             for path in paths {
-                do {
-                    for file in try VectorFiles.find(path) { summary.add(run(file), json: json) }
+                do throws(VectorFileFault) {
+                    guard summary.fileRoom > 0 else { throw summary.isFull(path) }
+                    for file in try VectorFiles.find(path, limit: summary.fileRoom) {
+                        guard summary.caseRoom > 0 else { throw summary.isFull(file) }
+                        summary.add(run(file, maximumCases: min(summary.caseRoom, VectorRunner.maximumCases)), json: json)
+                    }
                 } catch {
                     summary.add(VectorFileResult(path: error.path, fault: error.reason), json: json)
+                    // The one line stands for all that follows.
+                    if summary.fileRoom <= 0 || summary.caseRoom <= 0 { break }
                 }
             }
             summary.printTotal(json: json)
             if !summary.isGood { throw ExitCode(1) }
         }
 
-        private func run(_ path: String) -> VectorFileResult {
+        private func run(_ path: String, maximumCases: Int) -> VectorFileResult {
             let progress = ProgressLine(path)
             defer { progress.clear() }
             do {
-                return VectorFileResult(path: path, report: VectorRunner.run(try VectorFiles.read(path)) { progress.show($0, of: $1) })
+                let bytes = try VectorFiles.read(path)
+                return VectorFileResult(
+                    path: path, report: VectorRunner.run(bytes, maximumCases: maximumCases) { progress.show($0, of: $1) })
             } catch {
                 return VectorFileResult(path: error.path, fault: error.reason)
             }
@@ -61,6 +73,8 @@ struct VectorsCommand: ParsableCommand {
             discussion: """
                 The same seed gives the same file on every machine. Anybody can compute its keys: never configure one.
 
+                A file has at most \(WireGuardGenerator.counts.upperBound) handshakes, so that vectors run can read it again.
+
                 Example:
                   kakuremichi vectors generate --seed 1 --count 4 --out wireguard-1.json
                 """)
@@ -68,14 +82,17 @@ struct VectorsCommand: ParsableCommand {
         @Option(help: "A number, 0 to 2^64 - 1.")
         var seed: UInt64
 
-        @Option(help: "Handshakes, 1 to 10000; every second one has a pre-shared key.")
+        @Option(help: "Handshakes, 1 to \(WireGuardGenerator.counts.upperBound); every second one has a pre-shared key.")
         var count = 6
 
         @Option(help: ArgumentHelp("File to write; it must not exist. (default: standard output)", valueName: "file"))
         var out: String?
 
         func validate() throws {
-            guard WireGuardGenerator.counts.contains(count) else { throw ValidationError("--count is 1 to 10000") }
+            guard WireGuardGenerator.counts.contains(count) else {
+                let most = WireGuardGenerator.counts.upperBound
+                throw ValidationError("--count is 1 to \(most): vectors run cannot read a larger file. Write more files, with other seeds.")
+            }
         }
 
         func run() throws {

@@ -44,7 +44,83 @@ import Vectors
         #expect(exitCode("generate") == 64)
         #expect(exitCode("generate", "--seed", "-1") == 64)
         #expect(exitCode("generate", "--seed", "1", "--count", "0") == 64)
-        #expect(exitCode("generate", "--seed", "1", "--count", "10001") == 64)
+        #expect(exitCode("generate", "--seed", "1", "--count", "\(WireGuardGenerator.counts.upperBound + 1)") == 64)
+    }
+
+    @Test("a run that skips all it finds ends with 1; one good case makes it good")
+    func allSkipped() throws {
+        let skipped = "handshake=Noise_NN_448_AESGCM_SHA256\n"
+        try write(skipped, to: "skipped.txt")
+        try write(skipped, to: "more.txt")
+        #expect(exitCode("run", directory.file("skipped.txt"), directory.file("more.txt")) == 1)
+        #expect(exitCode("run", "--json", directory.file("skipped.txt")) == 1)
+        #expect(exitCode("generate", "--seed", "3", "--count", "1", "--out", directory.file("good.json")) == 0)
+        #expect(exitCode("run", directory.file("skipped.txt"), directory.file("good.json")) == 0)
+    }
+
+    @Test("a sum says that nothing was run because all was skipped, as text and as JSON")
+    func nothingRun() {
+        var report = VectorReport()
+        for _ in 0..<3 { report.add("", .skipped("DH 448 is not supported")) }
+        var summary = VectorsSummary()
+        _ = summary.counting(VectorFileResult(path: "x", report: report))
+        #expect(!summary.isGood)
+        #expect(
+            summary.lines == [
+                "total: 1 files, 0 passed, 0 failed, 3 skipped, 0 unusable", "error: nothing was run: all 3 cases are skipped",
+            ])
+        #expect(summary.json["total"]?["error"] == .string("nothing was run: all 3 cases are skipped"))
+        report.add("", .passed)
+        _ = summary.counting(VectorFileResult(path: "x", report: report))
+        #expect(summary.isGood)
+        #expect(summary.lines.count == 1)
+        #expect(summary.json["total"]?["error"] == .null)
+    }
+
+    @Test("of many failures the first ones are shown, of a file and of a run; how many are left out is one line")
+    func manyFailures() {
+        var report = VectorReport()
+        report.format = .wireGuard
+        for index in 0..<VectorReport.maximumFailures + 7 { report.add("\(index)", .failed(Mismatch("s", "m"))) }
+        let result = VectorFileResult(path: "x", report: report)
+        #expect(result.lines.count == VectorReport.maximumFailures + 2)
+        #expect(result.lines.suffix(2) == ["x: 7 more failures are left out", "x: wireguard: 0 passed, 1007 failed, 0 skipped"])
+        #expect(result.json["failed"] == .number("1007"))
+        #expect(result.json["failures_left_out"] == .number("7"))
+
+        var summary = VectorsSummary()
+        let files = VectorsSummary.maximumFailures / VectorReport.maximumFailures
+        for _ in 0..<files { #expect(summary.counting(result).lines.count == VectorReport.maximumFailures + 2) }
+        #expect(
+            summary.counting(result).lines == ["x: 1007 more failures are left out", "x: wireguard: 0 passed, 1007 failed, 0 skipped"])
+        let leftOut = files * 7 + 1007
+        #expect(
+            summary.lines == [
+                "total: \(files + 1) files, 0 passed, \((files + 1) * 1007) failed, 0 skipped, 0 unusable, \(leftOut) failures left out above"
+            ])
+        #expect(summary.json["total"]?["failures_left_out"] == .number("\(leftOut)"))
+    }
+
+    @Test("a file that is not run to its end says so, and what became of its beginning")
+    func halfRun() {
+        var report = VectorReport(maximumCases: 1)
+        report.format = .noiseText
+        report.add("", .passed)
+        report.add("", .passed)
+        #expect(
+            VectorFileResult(path: "x", report: report).lines == [
+                "x: error: more than 1 cases, the rest is not run", "x: noise-text: 1 passed, 0 failed, 0 skipped",
+            ])
+    }
+
+    @Test("files and cases are bounded for the run, not for each path")
+    func roomOfARun() {
+        var summary = VectorsSummary()
+        var report = VectorReport()
+        for _ in 0..<10 { report.add("", .passed) }
+        for _ in 0..<3 { _ = summary.counting(VectorFileResult(path: "x", report: report)) }
+        #expect(summary.fileRoom == VectorFiles.maximumFiles - 3)
+        #expect(summary.caseRoom == VectorsSummary.maximumCases - 30)
     }
 
     @Test("of a directory every *.json and *.txt is found, in order; links are not followed, hidden and other files are left out")
@@ -56,6 +132,9 @@ import Vectors
         #expect(try VectorFiles.find(directory.path) == ["a.txt", "b.json", "sub/c.json"].map(directory.file))
         #expect(try VectorFiles.find(directory.file("README.md")) == [directory.file("README.md")])
         #expect(try VectorFiles.find("-") == ["-"])
+        // As many as the run has room for, or none.
+        #expect(try VectorFiles.find(directory.path, limit: 3).count == 3)
+        #expect(throws: VectorFileFault.self) { try VectorFiles.find(directory.path, limit: 2) }
     }
 
     @Test("a directory without vectors, and one that is too deep, are faults")
@@ -99,6 +178,7 @@ import Vectors
             var passed, failed, skipped: Int
             var skippedReasons: [String: Int]
             var failures: [Failure]
+            var failuresLeftOut: Int
         }
         var report = VectorReport()
         report.format = .wireGuard
@@ -114,6 +194,6 @@ import Vectors
                 == Line(
                     file: "x\"\n", format: "wireguard", error: nil, passed: 0, failed: 1, skipped: 1,
                     skippedReasons: ["DH not supported": 1],
-                    failures: [.init(case: "c", step: "s", offset: 3, expected: "0a", actual: "0b")]))
+                    failures: [.init(case: "c", step: "s", offset: 3, expected: "0a", actual: "0b")], failuresLeftOut: 0))
     }
 }
