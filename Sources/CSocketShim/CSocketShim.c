@@ -262,11 +262,18 @@ uint64_t csocket_boottime_nanoseconds(void) {
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
+static uint64_t monotonic_nanoseconds(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
 uint64_t csocket_suspended_nanoseconds(void) {
-    struct timespec running;
-    clock_gettime(CLOCK_MONOTONIC, &running);
-    uint64_t all = csocket_boottime_nanoseconds(), awake = (uint64_t)running.tv_sec * 1000000000u + (uint64_t)running.tv_nsec;
-    return all > awake ? all - awake : 0;
+    // Again if the thread was stopped in between, which is no suspension.
+    for (int attempt = 0;; attempt++) {
+        uint64_t before = monotonic_nanoseconds(), all = csocket_boottime_nanoseconds(), after = monotonic_nanoseconds();
+        if (after - before < 1000000u || attempt == 100) return all > after ? all - after : 0;
+    }
 }
 
 uint64_t csocket_wall_seconds(uint32_t *nanoseconds) {

@@ -15,6 +15,9 @@ final class EndpointResolver: @unchecked Sendable {
         var retry: Scheduled<Void>?
         var hasFailed = false
         var addresses = NameAddresses()
+        /// It took the place of another name: its peer moves with the first answer.
+        var isReplacement = false
+        var askedAt = NIODeadline.uptimeNanoseconds(0)
     }
 
     private let interface: InterfaceLoop
@@ -32,8 +35,10 @@ final class EndpointResolver: @unchecked Sendable {
     /// A name that is known already is not looked up again: its peer may have roamed since.
     func resolve(_ host: String, port: UInt16, for peer: PeerID) {
         if let known = names[peer], known.host == host, known.port == port { return }
+        let isReplacement = names[peer] != nil
         forget(peer)
         names[peer] = Name(host: host, port: port)
+        names[peer]?.isReplacement = isReplacement
         lookUp(peer)
     }
 
@@ -48,7 +53,10 @@ final class EndpointResolver: @unchecked Sendable {
         case .handshakeRetry(let peer):
             tryNext(peer)
             lookUp(peer)
-        case .sessionStale(let peer): lookUp(peer)
+        case .sessionStale(let peer):
+            // A name that says something else each time must not lead to one look-up after the other.
+            guard let name = names[peer], name.askedAt + Self.pause <= .now() else { return }
+            lookUp(peer)
         // What begins again begins where it left off, and retries look further.
         case .handshakeGaveUp: break
         case .sessionEstablished, .endpointChanged, .timestampSent, .timestampAccepted, .timestampRefused, .timestampFarAhead, .underLoad:
@@ -60,7 +68,9 @@ final class EndpointResolver: @unchecked Sendable {
     private func tryNext(_ peer: PeerID) {
         guard let addresses = names[peer]?.addresses else { return }
         interface.withCore { core, now in
-            guard let next = addresses.next(after: core.device.status(of: peer, now: now)?.endpoint) else { return }
+            guard let status = core.device.status(of: peer, now: now), status.isSilent || status.endpoint == nil,
+                let next = addresses.next(after: status.endpoint)
+            else { return }
             core.device.setEndpoint(next, of: peer, now: now)
         }
     }
@@ -73,6 +83,7 @@ final class EndpointResolver: @unchecked Sendable {
         name.retry?.cancel()
         names[peer]?.retry = nil
         names[peer]?.lookUp = number
+        names[peer]?.askedAt = .now()
         let (host, port, resolveHost) = (name.host, name.port, resolveHost)
         NIOThreadPool.singleton.runIfActive(eventLoop: interface.eventLoop) { try resolveHost(host, port) }.whenComplete { [self] result in
             guard names[peer]?.lookUp == number else { return }
@@ -93,8 +104,10 @@ final class EndpointResolver: @unchecked Sendable {
     private func use(_ found: [SocketEndpoint], for peer: PeerID) {
         interface.withCore { core, now in
             let status = core.device.status(of: peer, now: now)
-            guard let next = names[peer]?.addresses.update(found, current: status?.endpoint, isHandshaking: status?.isHandshaking ?? false)
-            else { return }
+            let isReplacement = names[peer]?.isReplacement ?? false
+            names[peer]?.isReplacement = false
+            let current = status?.endpoint.flatMap { isReplacement && !found.contains($0) ? nil : $0 }
+            guard let next = names[peer]?.addresses.update(found, current: current, isSilent: status?.isSilent ?? false) else { return }
             core.device.setEndpoint(next, of: peer, now: now)
             core.device.initiateHandshake(with: peer, now: now)
         }

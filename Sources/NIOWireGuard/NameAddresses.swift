@@ -2,8 +2,8 @@ import Inet
 
 /// The addresses of one host name, and which of them its peer is tried at.
 ///
-/// A peer that was heard from elsewhere stays there as long as it answers, or its name says nothing new. In a handshake that nobody
-/// answers, each retry goes to the name's next address, and an address that the name has no more is left at once.
+/// A peer stays where it is heard from as long as anything comes from there. When an initiation is answered by silence, each retry goes
+/// to the name's next address, and an address that the name has no more is left at once.
 package struct NameAddresses: Equatable, Sendable {
     private(set) var addresses: [SocketEndpoint] = []
 
@@ -20,12 +20,12 @@ package struct NameAddresses: Equatable, Sendable {
     /// - Parameters:
     ///   - found: not empty, best first.
     ///   - current: where the peer is reached now.
-    ///   - isHandshaking: whether a handshake with it is under way, unanswered, now that the answer is there.
+    ///   - isSilent: whether an initiation is unanswered, and nothing else came, now that the answer is there.
     /// - Returns: where the peer is to be tried at once; `nil` if it stays where it is.
-    package mutating func update(_ found: [SocketEndpoint], current: SocketEndpoint?, isHandshaking: Bool) -> SocketEndpoint? {
+    package mutating func update(_ found: [SocketEndpoint], current: SocketEndpoint?, isSilent: Bool) -> SocketEndpoint? {
         let isNew = Set(found) != Set(addresses)
         addresses = found
         guard let current else { return found.first }
-        return isNew && isHandshaking && !found.contains(current) ? found.first : nil
+        return isNew && isSilent && !found.contains(current) ? found.first : nil
     }
 }

@@ -58,7 +58,8 @@ public struct TAI64N: Comparable, Hashable, Sendable {
         guard earlier < self else { return .zero }
         let (own, before) = (wallTime, earlier.wallTime)
         let seconds = Int64(min(own.seconds - before.seconds, 1 << 40))
-        return .milliseconds(seconds * 1000 + (Int64(own.nanoseconds) - Int64(before.nanoseconds)) / 1_000_000)
+        // Labels of before 1970 have no seconds left.
+        return max(.zero, .milliseconds(seconds * 1000 + (Int64(own.nanoseconds) - Int64(before.nanoseconds)) / 1_000_000))
     }
 
     public static func < (left: TAI64N, right: TAI64N) -> Bool {

@@ -104,6 +104,14 @@ package struct AllowedIPs {
         slots[hole] = Slot()
     }
 
+    /// For tests: the most slots that a look-up of a prefix in the table has to see.
+    package var longestProbe: Int {
+        slots.indices.reduce(0) { longest, index in
+            guard slots[index].kind != 0 else { return longest }
+            return max(longest, ((index - place(slots[index].high, slots[index].low, slots[index].kind)) & (slots.count - 1)) + 1)
+        }
+    }
+
     // MARK: - Slots
 
     private func find(_ prefix: IPPrefix) -> Int? {
@@ -132,11 +140,12 @@ package struct AllowedIPs {
         for slot in former where slot.kind != 0 { put(slot) }
     }
 
-    /// Where a prefix would stand if nothing else were there: multiplicative hashing, the upper bits count.
+    /// Where a prefix would stand if nothing else were there: multiplicative hashing, of which the upper bits are the good ones.
     @inline(__always)
     private func place(_ high: UInt64, _ low: UInt64, _ kind: UInt32) -> Int {
-        let mixed = (low ^ (high &* 0x9E37_79B9_7F4A_7C15) ^ UInt64(kind) << 40) &* 0xD6E8_FEB8_6659_FD93
-        return Int(truncatingIfNeeded: (mixed ^ mixed >> 32) &* 0x9E37_79B9_7F4A_7C15 >> 32) & (slots.count - 1)
+        let mixed = (low ^ (high &* 0x9E37_79B9_7F4A_7C15) ^ (UInt64(kind) << 40)) &* 0xD6E8_FEB8_6659_FD93
+        let hash = (mixed ^ (mixed >> 32)) &* 0x9E37_79B9_7F4A_7C15
+        return Int(truncatingIfNeeded: hash >> 32) & (slots.count - 1)
     }
 
     @inline(__always)

@@ -249,7 +249,7 @@ extension Peer {
             localAddress: localAddress, allowedIPs: allowedIPs, persistentKeepalive: keepaliveInterval?.duration,
             lastHandshake: lastHandshake,
             lastHandshakeWallTime: lastHandshakeWallTime, receivedBytes: receivedBytes, sentBytes: sentBytes,
-            hasSession: keypairs.isReady(now: now), isHandshaking: isHandshaking, stagedPackets: staged.count,
+            hasSession: keypairs.isReady(now: now), isSilent: isSilent, stagedPackets: staged.count,
             lastTimestamp: timestamps.last, refusedTimestamps: timestamps.refusedCount, lastRefusedTimestamp: timestamps.lastRefused,
             refusedTimestampBehind: timestamps.refusedBehind, handshakes: handshakes)
     }

@@ -24,7 +24,7 @@ extension Device {
             if peers[place].initiationIndex != nil {
                 counters.handshakesRetried &+= 1
                 // Whatever address of ours the peer talked to, nothing comes back to it now; the kernel may know a better one.
-                peers[place].localAddress = nil
+                if peers[place].isSilent { peers[place].localAddress = nil }
                 emit(.handshakeRetry(peers[place].id))
             }
         }

@@ -65,6 +65,8 @@ struct Peer: ~Copyable {
     var timestamps = TimestampGuard()
     var handshakes = PeerStatus.HandshakeCounters()
 
+    /// When anything authentic came last.
+    var lastReceivedAt = Instant(nanoseconds: 0)
     var lastHandshake: Instant?
     var lastHandshakeWallTime: WallTime?
     var receivedBytes: UInt64 = 0
@@ -85,10 +87,19 @@ struct Peer: ~Copyable {
     /// Whether a handshake of ours is under way: waiting to leave, or for its response, or for the next attempt.
     var isHandshaking: Bool { wantsInitiation || timers.retransmitHandshake != PeerTimers.off }
 
+    /// Whether nothing has come from the peer since the initiation left that nobody has answered.
+    var isSilent: Bool {
+        switch initiation {
+        case .some(let initiation): lastReceivedAt < initiation.sentAt
+        case .none: false
+        }
+    }
+
     /// Any authenticated message came (WG §6.5).
     @inline(__always)
     mutating func authenticatedReceived(byteCount: Int, now: Instant) {
         receivedBytes &+= UInt64(byteCount)
+        lastReceivedAt = now
         timers.sendAnsweredByReceiving()
         rearmPersistentKeepalive(now: now)
     }

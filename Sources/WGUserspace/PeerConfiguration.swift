@@ -64,8 +64,8 @@ public struct PeerStatus: Sendable {
     public var sentBytes: UInt64
     /// Whether a packet can be sealed now, without a handshake.
     public var hasSession: Bool
-    /// Whether a handshake of ours is under way that nobody has answered yet.
-    public var isHandshaking: Bool
+    /// Whether an initiation of ours is unanswered and nothing else has come from the peer since it left.
+    public var isSilent: Bool
     /// Packets that wait for a session.
     public var stagedPackets: Int
     /// The last timestamp that was accepted of it, to keep across a restart.

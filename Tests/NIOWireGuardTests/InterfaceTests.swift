@@ -236,7 +236,9 @@ import WGUserspace
                 privateKey: gatewayKey, addresses: [gatewayAddress],
                 peers: [.init(publicKey: agentKey.key.publicKey, allowedIPs: [IPPrefix(host: agentAddress.address)])]), on: group.next()
         ).get()
-        _ = try await gateway.listen(port: 80) { $0.eventLoop.makeSucceededVoidFuture() }.get()
+        _ = try await gateway.listen(port: 80) { channel in
+            channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(LoopbackTests.EchoHandler()) }
+        }.get()
         let suspended = NIOLockedValueBox(Duration.seconds(1000))
         let agent = try await WireGuardInterface.start(
             InterfaceConfiguration(
@@ -247,7 +249,10 @@ import WGUserspace
                         allowedIPs: [IPPrefix(host: gatewayAddress.address)])
                 ]), on: group.next(), resolveHost: SystemEdges.resolveHost, timeSuspended: { suspended.withLockedValue { $0 } }
         ).get()
-        let channel = try await agent.dial(SocketEndpoint(gatewayAddress.address, port: 80))
+        let echoed = group.next().makePromise(of: Int.self)
+        let channel = try await agent.dial(SocketEndpoint(gatewayAddress.address, port: 80)) {
+            try $0.pipeline.syncOperations.addHandler(FirstRead(echoed))
+        }
         #expect(try await agent.status().get().peers.first?.hasSession == true)
         suspended.withLockedValue { $0 += .milliseconds(100) }
         _ = try await agent.status().get()
@@ -258,11 +263,22 @@ import WGUserspace
         _ = try await agent.status().get()
         try await group.next().submit {}.get()
         #expect(try await agent.status().get().peers.first?.hasSession == false)
-        #expect(channel.isActive)
+        try await channel.writeAndFlush(ByteBuffer(string: "still there"))
+        #expect(try await echoed.futureResult.get() == 11)
+        #expect(try await agent.status().get().counters.sessionsAsInitiator == 2)
         try await channel.close()
         try await agent.close().get()
         try await gateway.close().get()
         try await group.shutdownGracefully()
+    }
+
+    /// Tells how many bytes came first.
+    private final class FirstRead: ChannelInboundHandler {
+        typealias InboundIn = ByteBuffer
+        private let promise: EventLoopPromise<Int>
+        init(_ promise: EventLoopPromise<Int>) { self.promise = promise }
+        func channelRead(context: ChannelHandlerContext, data: NIOAny) { promise.succeed(unwrapInboundIn(data).readableBytes) }
+        func channelInactive(context: ChannelHandlerContext) { promise.fail(ChannelError.eof) }
     }
 
     @Test("a name without an address of our families is asked again later; the interface closes meanwhile")

@@ -15,25 +15,25 @@ import Testing
     func first() {
         var addresses = NameAddresses()
         #expect(addresses.next(after: nil) == nil)
-        #expect(addresses.update(found, current: nil, isHandshaking: false) == found[0])
+        #expect(addresses.update(found, current: nil, isSilent: false) == found[0])
     }
 
     @Test("retries go round the name's addresses, and from elsewhere to the first")
     func retries() {
         var addresses = NameAddresses()
-        _ = addresses.update(found, current: nil, isHandshaking: false)
+        _ = addresses.update(found, current: nil, isSilent: false)
         #expect(addresses.next(after: found[0]) == found[1])
         #expect(addresses.next(after: found[2]) == found[0])
         #expect(addresses.next(after: roamed) == found[0])
-        _ = addresses.update([found[0]], current: found[0], isHandshaking: true)
+        _ = addresses.update([found[0]], current: found[0], isSilent: true)
         #expect(addresses.next(after: found[0]) == nil)
     }
 
     @Test("an answer that comes when the peer has answered moves nothing")
     func answered() {
         var addresses = NameAddresses()
-        _ = addresses.update([found[0]], current: nil, isHandshaking: false)
-        #expect(addresses.update([found[1]], current: found[0], isHandshaking: false) == nil)
+        _ = addresses.update([found[0]], current: nil, isSilent: false)
+        #expect(addresses.update([found[1]], current: found[0], isSilent: false) == nil)
         // What it said counts for the next retry nevertheless.
         #expect(addresses.next(after: found[0]) == found[1])
     }
@@ -41,16 +41,16 @@ import Testing
     @Test("a peer that has roamed stays where it was heard from while its name says nothing new")
     func roaming() {
         var addresses = NameAddresses()
-        _ = addresses.update(found, current: nil, isHandshaking: false)
-        #expect(addresses.update(found.reversed(), current: roamed, isHandshaking: true) == nil)
-        #expect(addresses.update([found[1]], current: roamed, isHandshaking: true) == found[1])
+        _ = addresses.update(found, current: nil, isSilent: false)
+        #expect(addresses.update(found.reversed(), current: roamed, isSilent: true) == nil)
+        #expect(addresses.update([found[1]], current: roamed, isSilent: true) == found[1])
     }
 
     @Test("an address that the name has no more is left at once; one that it still has is not")
     func changed() {
         var addresses = NameAddresses()
-        _ = addresses.update([found[0], found[1]], current: nil, isHandshaking: false)
-        #expect(addresses.update([found[1], found[2]], current: found[1], isHandshaking: true) == nil)
-        #expect(addresses.update([found[2]], current: found[1], isHandshaking: true) == found[2])
+        _ = addresses.update([found[0], found[1]], current: nil, isSilent: false)
+        #expect(addresses.update([found[1], found[2]], current: found[1], isSilent: true) == nil)
+        #expect(addresses.update([found[2]], current: found[1], isSilent: true) == found[2])
     }
 }

@@ -44,6 +44,23 @@ import WGUserspace
         #expect(table.owner(of: try prefix("10.0.0.0/25")) == nil)
     }
 
+    @Test(
+        "prefixes that are regular in any of their bits do not crowd",
+        arguments: [24, 28, 32, 40, 48, 56, 64, 72, 80, 88, 96, 104, 112, 120, 128])
+    func spread(length: Int) throws {
+        var table = AllowedIPs()
+        for number in 0..<UInt64(4000) {
+            // The number stands right before the prefix's end, in fd00::/8.
+            let shift = UInt64(128 - length)
+            let high = 0xFD00_0000_0000_0000 | (shift >= 64 ? number << (shift - 64) : shift == 0 ? 0 : number >> (64 - shift))
+            let prefix = try #require(IPPrefix(IPAddress(v6High: high, low: shift >= 64 ? 0 : number << shift), length: length))
+            table.insert(prefix, peer: 1)
+            guard length <= 32 else { continue }
+            table.insert(try #require(IPPrefix(IPAddress(v4: UInt32(number) << UInt32(32 - length)), length: length)), peer: 2)
+        }
+        #expect(table.longestProbe < 64)
+    }
+
     @Test("it agrees with a plain list of prefixes, whatever comes and goes")
     func agreesWithOracle() {
         let seed = UInt64.random(in: 0..<1_000_000)

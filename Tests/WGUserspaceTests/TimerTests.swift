@@ -284,6 +284,26 @@ import WGUserspace
         #expect(nodes.sent(1, by: nodes.a).isEmpty)
     }
 
+    @Test("a peer whose packets come while it answers no initiation is not silent, and is answered from where it talks to")
+    func notSilent() throws {
+        let nodes = TwoDevices()
+        try nodes.connect()
+        nodes.isDelivered = { $0.type != 1 }
+        for number in UInt32(0)..<140 {
+            nodes.send(number, from: nodes.a)
+            nodes.send(number, from: nodes.b)
+            nodes.advance(by: .seconds(1))
+        }
+        #expect(nodes.a.device.counters.handshakesRetried > 1)
+        #expect(try !nodes.a.status().isSilent && nodes.a.status().localAddress == nodes.a.endpoint.address)
+        nodes.isDelivered = { _ in false }
+        nodes.advance(by: .seconds(6))
+        #expect(try nodes.a.status().isSilent && nodes.a.status().localAddress == nil)
+        nodes.isDelivered = { _ in true }
+        nodes.advance(by: .seconds(6))
+        #expect(try !nodes.a.status().isSilent)
+    }
+
     @Test("an initiation that waits for its turn is not a retry")
     func waitingIsNoRetry() throws {
         let nodes = TwoDevices()

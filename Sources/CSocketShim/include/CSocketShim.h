@@ -68,7 +68,7 @@ const char *csocket_resolve_error(int status);
 /// Nanoseconds of CLOCK_BOOTTIME: monotonic, counts time spent suspended.
 uint64_t csocket_boottime_nanoseconds(void);
 
-/// Nanoseconds that the machine has been suspended since it booted, to about a microsecond.
+/// Nanoseconds that the machine has been suspended since it booted, to a millisecond.
 uint64_t csocket_suspended_nanoseconds(void);
 
 /// Wall-clock time: seconds since 1970 UTC; the nanoseconds go to `nanoseconds`.

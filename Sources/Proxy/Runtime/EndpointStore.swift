@@ -8,6 +8,8 @@ import Synchronization
 /// some seconds after the first of them, and once more at the end; one line a peer: `PUBLICKEY IP:PORT`.
 package final class EndpointStore: Sendable {
     package static let delay = TimeAmount.seconds(5)
+    /// As many lines as a configuration can have peers.
+    static let maximumSize = 16 << 20
 
     private let peers: Set<PublicKey>
     private let file: PeerStateFile
@@ -18,7 +20,7 @@ package final class EndpointStore: Sendable {
         self.peers = peers
         file = PeerStateFile(path: path, failure: "The peers' endpoints cannot be stored", eventLoop: eventLoop, logger: logger)
         var endpoints: [PublicKey: SocketEndpoint] = [:]
-        if let contents = try? SystemFiles.read(path) {
+        if let contents = try? SystemFiles.read(path, limit: Self.maximumSize) {
             for (key, endpoint) in Self.parse(contents.bytes) where peers.contains(key) { endpoints[key] = endpoint }
         }
         state = Mutex(endpoints)

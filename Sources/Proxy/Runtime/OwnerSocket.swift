@@ -106,6 +106,9 @@ final class OwnerSocket: Sendable {
         // Whoever cannot read a directory may still be allowed to bind there; without the lock, as ever.
         guard descriptor >= 0 else { return try body() }
         defer { Glibc.close(descriptor) }
+        // Whoever can open a directory can hold its lock for ever: one that others can open is not waited for.
+        var status = stat()
+        guard fstat(descriptor, &status) == 0, status.st_mode & 0o077 == 0 else { return try body() }
         while flock(descriptor, LOCK_EX) != 0, errno == EINTR {}
         return try body()
     }

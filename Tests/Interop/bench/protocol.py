@@ -177,7 +177,7 @@ class Protocol:
         return received / 1e6 / (now - start)
 
     def flood_valid(self):
-        agent, _, directory, port, key = self.start_listening_agent()
+        agent, state, directory, port, key = self.start_listening_agent()
         # Once without a flood, so that what any first connection needs is not counted.
         quiet = self.connect(directory)
         time.sleep(0.2)
@@ -190,6 +190,9 @@ class Protocol:
             peak = max(peak, status_field(agent.pid, "RssAnon"))
             time.sleep(0.05)
         self.sent(flood, 20_000)
+        replies = (self.program.status(self.lab, state) or {}).get("counters", {}).get("handshakes: cookie_reply_sent", 0)
+        if replies < 1000:
+            self.note(f"flood-valid: the agent asked for only {replies} cookies")
         agent.stop()
         self.add("flood-valid-connect", "s", seconds, quiet)
         self.add("flood-valid-memory", "MB", peak - before)

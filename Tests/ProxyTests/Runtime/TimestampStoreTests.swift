@@ -119,7 +119,7 @@ import WGUserspace
         #expect(written.accepted == [first: at(Self.start)])
     }
 
-    @Test("what could not be written is written when it can be")
+    @Test("what could not be written is not taken for written")
     func failedWrite() throws {
         let path = temporary.file("missing/timestamps")
         let store = TimestampStore(path: path, peers: [first], eventLoop: loop, logger: Logger(label: "test")) {
