@@ -101,6 +101,7 @@ let package = Package(
             name: "NIOWireGuardTests",
             dependencies: [
                 "NIOWireGuard", "CSocketShim", "Inet", "Noise", "WGUserspace", "TCPStack", "TestSupport",
+                .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOConcurrencyHelpers", package: "swift-nio"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),

@@ -1,5 +1,6 @@
 import CSocketShim
 import Inet
+import Logging
 import NIOConcurrencyHelpers
 import NIOCore
 import NIOPosix
@@ -32,16 +33,30 @@ import Testing
         }
     }
 
+    /// Keeps the lines that users see.
+    struct Lines: LogHandler {
+        let written = NIOLockedValueBox<[String]>([])
+        var metadata: Logger.Metadata = [:]
+        var logLevel = Logger.Level.info
+
+        subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+            get { metadata[key] }
+            set { metadata[key] = newValue }
+        }
+
+        func log(event: LogEvent) { written.withLockedValue { $0.append("\(event.message)") } }
+    }
+
     /// Sends `batches` of 100-byte datagrams numbered from 0 and waits until nothing is held.
-    func run(answers: [Int], batches: [Int], to endpoint: String = "127.0.0.1:9", from source: String = "") async throws -> (
-        Kernel, UDPSockets.Counters
-    ) {
+    func run(
+        answers: [Int], batches: [Int], to endpoint: String = "127.0.0.1:9", from source: String = "", lines: Lines = Lines()
+    ) async throws -> (Kernel, UDPSockets.Counters) {
         let kernel = Kernel(answers: answers)
         let loop = MultiThreadedEventLoopGroup.singleton.next()
         let target = try #require(SocketEndpoint(endpoint))
         let unblocked = loop.makePromise(of: Void.self)
         let counters = try await loop.flatSubmit {
-            let sockets = UDPSockets(eventLoop: loop, sendCall: kernel.send)
+            let sockets = UDPSockets(eventLoop: loop, logger: Logger(label: "test") { _ in lines }, sendCall: kernel.send)
             return sockets.bind(port: 0, handlers: .init(receive: { _, _ in }, unblocked: { unblocked.succeed(()) })).flatMap {
                 var next = 0
                 for count in batches {
@@ -79,7 +94,9 @@ import Testing
 
     @Test("a kernel without UDP_SEGMENT is asked once, which is said once; each batch then leaves by one sendmmsg", arguments: [22, 5])
     func noSegmentation(errno: Int) async throws {
-        let (kernel, counters) = try await run(answers: [-errno], batches: [2, 2])
+        let lines = Lines()
+        let (kernel, counters) = try await run(answers: [-errno], batches: [2, 2], lines: lines)
+        #expect(lines.written.withLockedValue { $0 } == ["The kernel refuses UDP_SEGMENT; datagrams are sent one by one"])
         #expect(kernel.calls.withLockedValue { $0.map(\.isCutByKernel) } == [true, false, false])
         #expect(kernel.calls.withLockedValue { $0.map(\.count) } == [200, 200, 200])
         #expect(counters.datagramsSent == 4 && counters.sendErrors == 0)

@@ -22,7 +22,7 @@ import WGUserspace
         #expect(nodes.sent(1, by: nodes.a, since: start).isEmpty && nodes.sent(1, by: nodes.b, since: start).isEmpty, "\(what)")
     }
 
-    @Test("30,000 blocks change their peer in one request, without a pass over all of them for each")
+    @Test("30,000 blocks change their peer in one request")
     func manyBlocks() throws {
         let nodes = TwoDevices()
         let other = Node(9, seed: 3)
