@@ -90,12 +90,13 @@ public struct IPAddress: Hashable, Sendable {
 }
 
 extension IPAddress: CustomStringConvertible, LosslessStringConvertible {
-    /// Dotted quad, or RFC 5952 text.
+    /// Dotted quad, or RFC 5952 text, the last 32 bits of an IPv4-mapped or IPv4-compatible address dotted as inet_ntop(3) does.
     public var description: String {
         if family == .v4 {
             return "\(low >> 24 & 0xFF).\(low >> 16 & 0xFF).\(low >> 8 & 0xFF).\(low & 0xFF)"
         }
         if high == 0 && low >> 32 == 0xFFFF { return "::ffff:\(unmapped)" }
+        if high == 0 && low >> 32 == 0 && low >> 16 != 0 { return "::\(IPAddress(v4: v4Bits))" }
         let groups = (0..<8).map { UInt16(truncatingIfNeeded: ($0 < 4 ? high : low) >> UInt64(48 - 16 * ($0 % 4))) }
         var best = 0..<0
         var start = 0

@@ -352,5 +352,6 @@ class CannedServer:
             handshake = now - age - 1_000_000 if age >= 0 else now - age
             text += f"last_handshake_time_sec={handshake if number != 3 else 0}\nlast_handshake_time_nsec={number if number != 3 else 0}\n"
             text += f"tx_bytes={amount // 3}\nrx_bytes={amount}\npersistent_keepalive_interval={interval}\n"
-            text += "".join(f"allowed_ip={block}\n" for block in ["0.0.0.0/0", "::/0", f"10.{number}.0.0/24", "fd00::1/128"][:number % 5])
+            text += "".join(f"allowed_ip={block}\n" for block in [
+                "0.0.0.0/0", "::/0", f"10.{number}.0.0/24", "fd00::1/128", "::102:304/128", "::ffff:102:304/128", "::2/127"][:number % 8])
         return text + "errno=0\n\n"
