@@ -15,8 +15,8 @@ final class EndpointResolver: @unchecked Sendable {
         var retry: Scheduled<Void>?
         var hasFailed = false
         var addresses = NameAddresses()
-        /// It took the place of another name: its peer moves with the first answer.
-        var isReplacement = false
+        /// The peer is reached somewhere that another name or address led to: it moves with the first answer.
+        var isReplacement: Bool
         var askedAt = NIODeadline.uptimeNanoseconds(0)
     }
 
@@ -35,10 +35,9 @@ final class EndpointResolver: @unchecked Sendable {
     /// A name that is known already is not looked up again: its peer may have roamed since.
     func resolve(_ host: String, port: UInt16, for peer: PeerID) {
         if let known = names[peer], known.host == host, known.port == port { return }
-        let isReplacement = names[peer] != nil
         forget(peer)
-        names[peer] = Name(host: host, port: port)
-        names[peer]?.isReplacement = isReplacement
+        let isReached = interface.withCore { core, now in core.device.status(of: peer, now: now)?.endpoint != nil }
+        names[peer] = Name(host: host, port: port, isReplacement: isReached)
         lookUp(peer)
     }
 

@@ -13,7 +13,10 @@ struct InterfacePair {
     let agent: WireGuardInterface
     let group: MultiThreadedEventLoopGroup
 
-    init(threads: Int = 1, family: IPAddress.Family = .v4) async throws {
+    /// - Parameter timeSuspended: the agent's clock of suspensions.
+    init(
+        threads: Int = 1, family: IPAddress.Family = .v4, timeSuspended: @escaping @Sendable () -> Duration = SystemEdges.timeSuspended
+    ) async throws {
         group = MultiThreadedEventLoopGroup(numberOfThreads: threads)
         let gatewayKey = StoredPrivateKey(PrivateKey.generate(using: SystemEdges.random))
         let agentKey = StoredPrivateKey(PrivateKey.generate(using: SystemEdges.random))
@@ -34,7 +37,7 @@ struct InterfacePair {
                     .init(
                         publicKey: gateway.publicKey, endpoint: endpoint, allowedIPs: [IPPrefix(host: gatewayAddress.address)],
                         persistentKeepalive: .seconds(25))
-                ]), on: group.next()
+                ]), on: group.next(), resolveHost: SystemEdges.resolveHost, timeSuspended: timeSuspended
         ).get()
     }
 

@@ -223,53 +223,32 @@ import WGUserspace
 
     @Test("after the machine was suspended all sessions begin anew, and connections go on")
     func suspension() async throws {
-        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
-        let (gatewayKey, agentKey) = (
-            StoredPrivateKey(PrivateKey.generate(using: SystemEdges.random)),
-            StoredPrivateKey(PrivateKey.generate(using: SystemEdges.random))
-        )
-        let (gatewayAddress, agentAddress) = (
-            try #require(InterfaceAddress("10.1.0.254/24")), try #require(InterfaceAddress("10.1.0.2/24"))
-        )
-        let gateway = try await WireGuardInterface.start(
-            InterfaceConfiguration(
-                privateKey: gatewayKey, addresses: [gatewayAddress],
-                peers: [.init(publicKey: agentKey.key.publicKey, allowedIPs: [IPPrefix(host: agentAddress.address)])]), on: group.next()
-        ).get()
-        _ = try await gateway.listen(port: 80) { channel in
+        let suspended = NIOLockedValueBox(Duration.seconds(1000))
+        let pair = try await InterfacePair { suspended.withLockedValue { $0 } }
+        let (agent, loop) = (pair.agent, pair.group.next())
+        _ = try await pair.gateway.listen(port: 80) { channel in
             channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(LoopbackTests.EchoHandler()) }
         }.get()
-        let suspended = NIOLockedValueBox(Duration.seconds(1000))
-        let agent = try await WireGuardInterface.start(
-            InterfaceConfiguration(
-                privateKey: agentKey, addresses: [agentAddress],
-                peers: [
-                    .init(
-                        publicKey: gateway.publicKey, endpoint: PeerEndpoint("127.0.0.1:\(gateway.listenPort)"),
-                        allowedIPs: [IPPrefix(host: gatewayAddress.address)])
-                ]), on: group.next(), resolveHost: SystemEdges.resolveHost, timeSuspended: { suspended.withLockedValue { $0 } }
-        ).get()
-        let echoed = group.next().makePromise(of: Int.self)
-        let channel = try await agent.dial(SocketEndpoint(gatewayAddress.address, port: 80)) {
+        let echoed = loop.makePromise(of: Int.self)
+        let channel = try await agent.dial(SocketEndpoint(pair.gateway.addresses[0].address, port: 80)) {
             try $0.pipeline.syncOperations.addHandler(FirstRead(echoed))
         }
-        #expect(try await agent.status().get().peers.first?.hasSession == true)
+        /// Asking makes the loop look.
+        func hasSession() async throws -> Bool? {
+            _ = try await agent.status().get()
+            try await loop.submit {}.get()
+            return try await agent.status().get().peers.first?.hasSession
+        }
+        #expect(try await hasSession() == true)
         suspended.withLockedValue { $0 += .milliseconds(100) }
-        _ = try await agent.status().get()
-        try await group.next().submit {}.get()
-        #expect(try await agent.status().get().peers.first?.hasSession == true, "so little is the clocks' own")
+        #expect(try await hasSession() == true, "so little is the clocks' own")
         suspended.withLockedValue { $0 += .seconds(3600) }
-        // Asking makes the loop look.
-        _ = try await agent.status().get()
-        try await group.next().submit {}.get()
-        #expect(try await agent.status().get().peers.first?.hasSession == false)
+        #expect(try await hasSession() == false)
         try await channel.writeAndFlush(ByteBuffer(string: "still there"))
         #expect(try await echoed.futureResult.get() == 11)
         #expect(try await agent.status().get().counters.sessionsAsInitiator == 2)
         try await channel.close()
-        try await agent.close().get()
-        try await gateway.close().get()
-        try await group.shutdownGracefully()
+        try await pair.shutdown()
     }
 
     /// Tells how many bytes came first.
@@ -303,6 +282,33 @@ import WGUserspace
         #expect(try SystemEdges.resolveHost("127.0.0.1", 53) == [SocketEndpoint(IPAddress(v4: 127, 0, 0, 1), port: 53)])
         #expect(try SystemEdges.resolveHost("::1", 53).map(\.description) == ["[::1]:53"])
         #expect(throws: (any Error).self) { try SystemEdges.resolveHost("not a name", 53) }
+    }
+
+    @Test("a name that takes the place of an address, or of another name, moves the peer with its first answer")
+    func replacedEndpoint() async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let key = StoredPrivateKey(PrivateKey.generate(using: SystemEdges.random))
+        let peer = PrivateKey.generate(using: SystemEdges.random).publicKey
+        let (first, second) = (try #require(SocketEndpoint("127.0.0.1:9")), try #require(SocketEndpoint("127.0.0.2:9")))
+        let names = Names([[first], [second], [second, first]])
+        let interface = try await WireGuardInterface.start(
+            InterfaceConfiguration(
+                privateKey: key, addresses: [try #require(InterfaceAddress("10.1.0.3/24"))],
+                peers: [.init(publicKey: peer, endpoint: PeerEndpoint("127.0.0.9:9"), allowedIPs: [])]),
+            on: group.next(), resolveHost: names.find
+        ).get()
+        // The third has the address that the peer is at, where it stays.
+        for (name, expected) in [("a.example:9", first), ("b.example:9", second), ("c.example:9", second)] {
+            try await interface.setPeer(.init(publicKey: peer, endpoint: PeerEndpoint(name), allowedIPs: [])).get()
+            var endpoint: SocketEndpoint?
+            for _ in 0..<2000 where endpoint != expected {
+                try await group.next().scheduleTask(in: .milliseconds(5)) {}.futureResult.get()
+                endpoint = try await interface.status().get().peers.first?.endpoint
+            }
+            #expect(endpoint == expected, "\(name)")
+        }
+        try await interface.close().get()
+        try await group.shutdownGracefully()
     }
 
     @Test("a peer that is removed while its name is looked up stays removed")

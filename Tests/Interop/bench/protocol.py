@@ -180,22 +180,24 @@ class Protocol:
         agent, state, directory, port, key = self.start_listening_agent()
         # Once without a flood, so that what any first connection needs is not counted.
         quiet = self.connect(directory)
-        time.sleep(0.2)
         before = status_field(agent.pid, "RssAnon")
         flood = self.flood("valid", key, port, 20_000)
-        time.sleep(1)
+        wait_until(lambda: self.cookies(state) > 0, 5, "the agent asks for cookies")
         seconds = self.connect(directory)
         peak = before
         while flood.is_running:
             peak = max(peak, status_field(agent.pid, "RssAnon"))
             time.sleep(0.05)
         self.sent(flood, 20_000)
-        replies = (self.program.status(self.lab, state) or {}).get("counters", {}).get("handshakes: cookie_reply_sent", 0)
+        replies = self.cookies(state)
         if replies < 1000:
             self.note(f"flood-valid: the agent asked for only {replies} cookies")
         agent.stop()
         self.add("flood-valid-connect", "s", seconds, quiet)
         self.add("flood-valid-memory", "MB", peak - before)
+
+    def cookies(self, state):
+        return (self.program.status(self.lab, state) or {}).get("counters", {}).get("handshakes: cookie_reply_sent", 0)
 
     def connect(self, directory):
         """Seconds from the start of a program that knows no session to the first byte that comes through the tunnel."""
