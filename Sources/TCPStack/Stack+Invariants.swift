@@ -31,7 +31,7 @@ extension TCPConnection {
         guard !state.isTerminal else { return nil }
         guard snd.una.isAtOrBefore(snd.nxt) else { return "SND.UNA beyond SND.NXT" }
         guard rcv.nxt.isAtOrBefore(rcv.rightEdge) || !state.isSynchronized else { return "right edge behind RCV.NXT" }
-        guard sendBuffer.count <= sendBuffer.limit, rcv.readable <= rcv.maximum + rcv.maximum / 8 + 65_536 else {
+        guard sendBuffer.count <= limits.sendBufferMaximum, rcv.readable <= rcv.maximum + rcv.maximum / 8 + 65_536 else {
             return "buffer beyond its bound"
         }
         guard state.isSynchronized else {
@@ -43,9 +43,7 @@ extension TCPConnection {
             let segment = scoreboard[index]
             guard segment.start == end else { return "a gap on the scoreboard" }
             end = segment.end
-            if segment.flags.contains(.sacked) { continue }
-            if !segment.flags.contains(.lost) { pipe += Int(segment.length) }
-            if segment.flags.contains(.resent) { pipe += Int(segment.length) }
+            if segment.flags.isDisjoint(with: [.sacked, .lost]) { pipe += Int(segment.length) }
         }
         guard end == snd.nxt else { return "the scoreboard ends before SND.NXT" }
         guard pipe == scoreboard.pipe else { return "pipe \(scoreboard.pipe), recounted \(pipe)" }

@@ -34,7 +34,8 @@ extension Stack {
         let remote = SocketEndpoint(ip.source, port: header.sourcePort)
         let hash = flowHash.hash(local: local, remote: remote)
         switch flow(local: local, remote: remote, hash: hash) {
-        case .connection(let index): receive(header, options: options, text: text, for: index, now: now)
+        case .connection(let index):
+            receive(header, options: options, text: text, ecn: ECN(trafficClass: ip.trafficClass), for: index, now: now)
         case .timeWait(let index):
             if timeWait[index].admits(header, options: options), listener(for: local) != nil {
                 removeTimeWait(index)
@@ -49,14 +50,16 @@ extension Stack {
         }
     }
 
-    private mutating func receive(_ header: TCPHeader, options: TCPOptions, text: RawSpan, for index: Int, now: Instant) {
+    private mutating func receive(
+        _ header: TCPHeader, options: TCPOptions, text: RawSpan, ecn: ECN, for index: Int, now: Instant
+    ) {
         if connections[index].state == .synReceived, let id = connections[index].listener, let slot = listenerIndex(id),
             !listeners[slot].hasRoom, !header.flags.contains(.rst)
         {
             // The SYN and ACK goes again later; the peer repeats its ACK or its data.
             return drops.count(.synQueueFull)
         }
-        switch connections[index].receive(header, options: options, text: text, now: now) {
+        switch connections[index].receive(header, options: options, text: text, ecn: ecn, now: now) {
         case .taken: break
         case .dropped(let reason): drops.count(reason)
         case .reset(let sequence):
@@ -66,6 +69,7 @@ extension Stack {
                 flags: .rst, now: now)
         }
         settle(index, now: now)
+        evictIfNeeded(now: now)
     }
 
     /// LISTEN and CLOSED: RFC 9293 §3.10.7.2 and §3.10.7.1.

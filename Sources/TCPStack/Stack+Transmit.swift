@@ -10,6 +10,7 @@ extension Stack {
     /// - Returns: the packet's range in `buffer`, or `nil` if nothing can leave now.
     public mutating func pollTransmit(into buffer: inout MutableRawSpan, at offset: Int, now: Instant) -> Range<Int>? {
         precondition(buffer.byteCount - offset >= configuration.mtu, "the buffer is smaller than the MTU")
+        lastSender = -1
         if let range = replies.popFirst(into: &buffer, at: offset) { return range }
         while let handle = transmitQueue.first {
             guard let index = connections.index(of: handle) else {
@@ -23,6 +24,7 @@ extension Stack {
                 burst = 0
             } else if let range = connections[index].pollTransmit(into: &buffer, at: offset, now: now) {
                 burst += 1
+                lastSender = index
                 // The timers of a turn are armed with its first segment.
                 if burst == 1 { deadlines.schedule(index, at: connections[index].timers.earliest) }
                 return range
@@ -34,6 +36,13 @@ extension Stack {
             }
         }
         return nil
+    }
+
+    /// Says of the packet that `pollTransmit` gave last that it cannot leave yet, since a session has to be made first: the time that
+    /// takes is no round trip, and a handshake of five seconds must not become a timeout of fifteen.
+    public mutating func packetWasHeldBack() {
+        guard connections.isOccupied(lastSender) else { return }
+        connections[lastSender].packetWasHeldBack()
     }
 
     /// Queues a segment that belongs to no connection, limited by rate.

@@ -28,12 +28,17 @@ public struct Stack: ~Copyable {
     var eventQueue = Fifo<Slab<TCPConnection>.Handle>()
     /// Segments that the connection at the head of `transmitQueue` has sent in its turn.
     var burst = 0
+    /// The slot of the connection whose packet left last; -1 if it was nobody's.
+    var lastSender = -1
     var replies: ReplyQueue
     var scratch: [UInt8]
     var resetLimit = TokenBucket(rate: Stack.repliesPerSecond, burst: Stack.repliesPerSecond)
     var icmpLimit = TokenBucket(rate: Stack.repliesPerSecond, burst: Stack.repliesPerSecond)
     var bufferedBytes = 0
     var bufferMemory = 0
+    var pathMTUs = PathMTUCache()
+    /// Connections reset because memory was short.
+    public internal(set) var evictions: UInt64 = 0
 
     /// What was not taken, by reason.
     public internal(set) var drops = DropCounters()
@@ -140,6 +145,10 @@ public struct Stack: ~Copyable {
             connections[index].listener = nil
             leaveQueues(index, listener: listener)
             return .accepted(listener, id)
+        }
+        if events.contains(.urgent) {
+            connections[index].events.remove(.urgent)
+            return .urgent(id)
         }
         if events.contains(.readable) {
             connections[index].events.remove(.readable)

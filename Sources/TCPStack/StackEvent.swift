@@ -40,6 +40,8 @@ public enum CloseReason: Sendable, Hashable {
     case aborted
     /// An ICMP error answered our SYN.
     case unreachable
+    /// `memoryLimit` was reached, and this connection held most.
+    case outOfMemory
 }
 
 /// What has happened to a connection. At most one of each kind waits for one connection.
@@ -52,6 +54,8 @@ public enum StackEvent: Sendable, Hashable {
     case readable(ConnectionID)
     /// There is room to write again after a short `write`.
     case writable(ConnectionID)
+    /// Urgent data has been announced: see `Stack.urgentBytes`. It is read in line (RFC 9293 §3.8.5).
+    case urgent(ConnectionID)
     /// The peer's FIN: nothing follows the bytes that are readable now.
     case inputClosed(ConnectionID)
     /// The last event of a connection. Its ID is dead.

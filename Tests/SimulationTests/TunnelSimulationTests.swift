@@ -185,7 +185,9 @@ final class Exchange {
 extension StackEvent {
     var connection: ConnectionID {
         switch self {
-        case .connected(let id), .accepted(_, let id), .readable(let id), .writable(let id), .inputClosed(let id), .closed(let id, _): id
+        case .connected(let id), .accepted(_, let id), .readable(let id), .writable(let id), .inputClosed(let id), .urgent(let id),
+            .closed(let id, _):
+            id
         }
     }
 }

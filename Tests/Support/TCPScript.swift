@@ -56,7 +56,12 @@ package final class TCPScript {
         }
     }
 
-    package init(configuration: StackConfiguration = StackConfiguration(), family: IPAddress.Family = .v4, seed: UInt64 = 1) {
+    /// - Parameter ecn: whether the stack offers ECN; most scripts do not speak of it.
+    package init(
+        configuration: StackConfiguration = StackConfiguration(), family: IPAddress.Family = .v4, ecn: Bool = false, seed: UInt64 = 1
+    ) {
+        var configuration = configuration
+        configuration.ecn = ecn
         stack = Stack(configuration: configuration, random: .seeded(seed))
         generator = Generator(source: .seeded(seed &+ 1))
         switch family {
