@@ -5,6 +5,9 @@ extension Stack {
     /// Bytes of one connection without its buffers.
     package static var connectionSize: Int { MemoryLayout<TCPConnection>.stride }
 
+    /// cwnd, in bytes.
+    package func congestionWindow(of id: ConnectionID) -> Int? { index(of: id).map { connections[$0].congestion.cwnd } }
+
     /// The first violation found; `nil` if all is well. Walks everything.
     package func brokenInvariant() -> String? {
         var (bytes, memory, registered) = (0, 0, 0)

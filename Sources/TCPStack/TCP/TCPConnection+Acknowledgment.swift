@@ -35,7 +35,7 @@ extension TCPConnection {
         }
         let sample = acknowledged > 0 ? progress(to: ack, acknowledged: acknowledged, options: options, delivery: delivery, now: now) : nil
         if delivery.hasMTUProbe { mtuProbeArrived() }
-        if header.flags.contains(.ece) { receiveCongestionEcho(now: now) }
+        if header.flags.contains(.ece) { receiveCongestionEcho(flightSize: flightBefore) }
         let isDuplicate =
             acknowledged == 0 && flightBefore > 0
             && (isSACKPermitted && options.sack.count > 0
@@ -217,7 +217,7 @@ extension TCPConnection {
     }
 
     /// RFC 3168 §6.1.2: the network has marked a packet instead of dropping it.
-    private mutating func receiveCongestionEcho(now: Instant) {
+    private mutating func receiveCongestionEcho(flightSize: Int) {
         guard flags.contains(.hasECN), recovery.isOpen, congestionMark.isAtOrBefore(snd.una) else { return }
         congestion.reduce(flightSize: max(flightSize, 2 * effectiveMSS))
         congestionMark = snd.nxt
