@@ -137,7 +137,7 @@ import Testing
                 var delivery = Delivery(now: now)
                 board.mark(SequenceRange(board[first].start, board[last].end), delivery: &delivery)
                 rack.update(delivery, now: now)
-                _ = board.judgeLosses(rack, window: .nanoseconds(random.next(below: 20)), now: now)
+                _ = board.judgeLosses(rack, window: .nanoseconds(Int64(random.next(below: 20))), now: now)
             case 6:
                 if let lost = board.nextLost() { board.resent(lost, now: now) }
             case 7:

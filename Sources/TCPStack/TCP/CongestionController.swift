@@ -58,7 +58,7 @@ package struct CongestionController: Sendable {
     /// - Parameters:
     ///   - rtt: measured by this ACK.
     package mutating func acknowledged(
-        _ bytes: Int, afterTimeout: Bool, una: SequenceNumber, nxt: SequenceNumber, rtt: Duration?, now: Instant, srtt: Duration
+        _ bytes: Int, afterTimeout: Bool, una: SequenceNumber, nxt: SequenceNumber, rtt: Interval?, now: Instant, srtt: Interval
     ) {
         guard bytes > 0, cwnd < Self.maximumWindow else { return }
         var bytes = bytes

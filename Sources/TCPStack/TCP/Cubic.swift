@@ -16,7 +16,7 @@ package struct Cubic: Sendable {
 
     package init() {}
 
-    package mutating func congestionAvoidance(acknowledged: Int, cwnd: Int, mss: Int, now: Instant, srtt: Duration) -> Int {
+    package mutating func congestionAvoidance(acknowledged: Int, cwnd: Int, mss: Int, now: Instant, srtt: Interval) -> Int {
         let segment = Double(mss)
         let window = Double(cwnd) / segment
         if epochStart == .distantFuture {
@@ -31,7 +31,7 @@ package struct Cubic: Sendable {
         }
         let (wMax, k) = (Double(wMax), Double(k))
         let acked = Double(acknowledged) / segment
-        let time = Self.seconds(now - epochStart)
+        let time = Self.seconds(now.since(epochStart))
         // §4.3: at least what Reno would have reached.
         let alpha = wEst >= Double(cwndPrior) ? 1 : 3 * (1 - Self.beta) / (1 + Self.beta)
         wEst += alpha * acked / window
@@ -65,7 +65,7 @@ package struct Cubic: Sendable {
         epochStart = .distantFuture
     }
 
-    private static func seconds(_ duration: Duration) -> Double { Double(duration.inNanoseconds) * 1e-9 }
+    private static func seconds(_ duration: Interval) -> Double { Double(duration.nanoseconds) * 1e-9 }
 
     @inline(__always) private static func cube(_ value: Double) -> Double { value * value * value }
 

@@ -22,13 +22,13 @@ package struct Delivery: Sendable {
     package private(set) var hasMTUProbe = false
 
     private let now: Instant
-    private let minimumRTT: Duration
+    private let minimumRTT: Interval
     private let echo: UInt32?
 
     /// - Parameters:
     ///   - echo: the ACK's timestamp echo in milliseconds of our clock; `nil` without timestamps.
     ///   - minimumRTT: the least that has been measured.
-    package init(now: Instant, echo: UInt32? = nil, minimumRTT: Duration = .zero) {
+    package init(now: Instant, echo: UInt32? = nil, minimumRTT: Interval = .zero) {
         self.now = now
         self.minimumRTT = minimumRTT
         self.echo = echo
@@ -46,7 +46,7 @@ package struct Delivery: Sendable {
                 let sent = UInt32(truncatingIfNeeded: segment.sentAt.nanoseconds / 1_000_000)
                 if Int32(bitPattern: echo &- sent) < 0 { return }
             }
-            if now - segment.sentAt < minimumRTT { return }
+            if now.since(segment.sentAt) < minimumRTT { return }
         } else {
             sampleSentAt = max(sampleSentAt ?? segment.sentAt, segment.sentAt)
             lowestFirstSent = SequenceNumber.earlier(lowestFirstSent ?? segment.start, segment.start)

@@ -25,7 +25,7 @@ package struct HyStart: Sendable {
 
     /// An ACK has come in slow start.
     /// - Returns: whether slow start is over.
-    package mutating func acknowledged(una: SequenceNumber, nxt: SequenceNumber, rtt: Duration?) -> Bool {
+    package mutating func acknowledged(una: SequenceNumber, nxt: SequenceNumber, rtt: Interval?) -> Bool {
         if !hasRound || roundEnd.isBefore(una) {
             hasRound = true
             roundEnd = nxt
@@ -38,7 +38,7 @@ package struct HyStart: Sendable {
             }
         }
         guard let rtt else { return false }
-        let sample = UInt32(clamping: max(1, rtt.inNanoseconds / 1000))
+        let sample = UInt32(clamping: max(1, rtt.nanoseconds / 1000))
         currentRoundMinimum = currentRoundMinimum == 0 ? sample : min(currentRoundMinimum, sample)
         if samples < .max { samples += 1 }
         guard samples >= Self.samplesNeeded else { return false }

@@ -35,7 +35,7 @@ package struct PathMTUSearch: Sendable {
         guard isReduced, probe == 0, searchAgainAt <= now else { return nil }
         if ceiling < mtu + Self.resolution {
             ceiling = whole
-            searchAgainAt = now + Self.searchInterval
+            searchAgainAt = now.after(Self.searchInterval)
             return nil
         }
         // The whole size first: what looked like a smaller path may have been an outage.
@@ -71,7 +71,7 @@ package struct PathMTUSearch: Sendable {
         mtu = believed
         ceiling = believed
         probe = 0
-        searchAgainAt = now + Self.searchInterval
+        searchAgainAt = now.after(Self.searchInterval)
         return true
     }
 
@@ -88,7 +88,7 @@ package struct PathMTUSearch: Sendable {
     private static let resolution = 16
     private static let probesOfOneSize: UInt8 = 2
     /// RFC 8899 §5.1.1, PMTU_RAISE_TIMER.
-    private static let searchInterval: Duration = .seconds(600)
+    private static let searchInterval: Interval = .seconds(600)
 }
 
 /// What connections have found of paths, for those that come after them: by remote address, bounded.

@@ -25,7 +25,7 @@ package struct RACK: Sendable {
     package init() {}
 
     /// RACK.rtt: how long that segment took.
-    package var rtt: Duration { .nanoseconds(rttNanoseconds) }
+    package var rtt: Interval { .nanoseconds(rttNanoseconds) }
 
     /// Takes what an ACK tells: steps 1 to 3.
     package mutating func update(_ delivery: Delivery, now: Instant) {
@@ -37,7 +37,7 @@ package struct RACK: Sendable {
         if !hasDelivery || self.sentAt < sentAt || (self.sentAt == sentAt && end.isBefore(delivery.rackEnd)) {
             self.sentAt = sentAt
             end = delivery.rackEnd
-            rttNanoseconds = (now - sentAt).inNanoseconds
+            rttNanoseconds = now.since(sentAt).nanoseconds
         }
         hasDelivery = true
     }
@@ -60,7 +60,7 @@ package struct RACK: Sendable {
     }
 
     /// RACK.reo_wnd: step 4.
-    package func window(isRecovering: Bool, sackedSegments: Int, minimumRTT: Duration, srtt: Duration) -> Duration {
+    package func window(isRecovering: Bool, sackedSegments: Int, minimumRTT: Interval, srtt: Interval) -> Interval {
         if !hasSeenReordering, isRecovering || sackedSegments >= Self.duplicateThreshold { return .zero }
         return min(minimumRTT / 4 * Int(multiplier), srtt)
     }
@@ -71,7 +71,7 @@ package struct RACK: Sendable {
     }
 
     /// When the last of the segments that were sent before the delivered one has had its time.
-    package func deadline(window: Duration) -> Instant { sentAt + rtt + window }
+    package func deadline(window: Interval) -> Instant { sentAt.after(rtt + window) }
 
     /// DupThresh of RFC 5681 and RFC 6675.
     package static let duplicateThreshold = 3

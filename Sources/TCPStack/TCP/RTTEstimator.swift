@@ -13,24 +13,24 @@ package struct RTTEstimator: Sendable {
     private var least: Int64 = -1
     private var base: Int64
 
-    package init(initial: Duration = RTTEstimator.initialRTO) { base = initial.inNanoseconds }
+    package init(initial: Interval = RTTEstimator.initialRTO) { base = initial.nanoseconds }
 
     /// SRTT; `nil` before the first measurement.
-    package var srtt: Duration? { smoothed < 0 ? nil : .nanoseconds(smoothed) }
+    package var srtt: Interval? { smoothed < 0 ? nil : .nanoseconds(smoothed) }
     /// RTTVAR
-    package var rttvar: Duration { .nanoseconds(variance) }
+    package var rttvar: Interval { .nanoseconds(variance) }
     /// The least that has been measured.
-    package var minimum: Duration? { least < 0 ? nil : .nanoseconds(least) }
+    package var minimum: Interval? { least < 0 ? nil : .nanoseconds(least) }
 
     /// The timeout in force, with back-off: 200 ms to 60 s.
-    package var rto: Duration {
+    package var rto: Interval {
         let (nanoseconds, overflow) = base.multipliedReportingOverflow(by: Int64(1) << Int64(min(backoff, 20)))
         return .nanoseconds(min(overflow ? .max : nanoseconds, Self.maximumNanoseconds))
     }
 
     /// Takes a measurement of a segment that was sent once (Karn), or one by the timestamp option.
-    package mutating func sample(_ rtt: Duration) {
-        let rtt = min(max(rtt.inNanoseconds, 0), Self.longestSample)
+    package mutating func sample(_ rtt: Interval) {
+        let rtt = min(max(rtt.nanoseconds, 0), Self.longestSample)
         least = least < 0 ? rtt : min(least, rtt)
         if smoothed >= 0 {
             variance = (variance * 3 + abs(smoothed - rtt)) / 4
@@ -39,7 +39,7 @@ package struct RTTEstimator: Sendable {
             smoothed = rtt
             variance = rtt / 2
         }
-        let floor = Self.minimumRTO.inNanoseconds
+        let floor = Self.minimumRTO.nanoseconds
         base = min(max(smoothed + max(floor, variance * 4), floor), Self.maximumNanoseconds)
         backoff = 0
         unclearProgress = 0
@@ -61,15 +61,15 @@ package struct RTTEstimator: Sendable {
 
     /// RFC 6298 §5.7: the SYN was repeated and gave no measurement.
     package mutating func useFallback() {
-        if smoothed < 0 { base = Self.fallbackRTO.inNanoseconds }
+        if smoothed < 0 { base = Self.fallbackRTO.nanoseconds }
         backoff = 0
     }
 
     private static let forgivenProgress = 3
-    package static let initialRTO: Duration = .seconds(1)
-    package static let minimumRTO: Duration = .milliseconds(200)
-    package static let maximumRTO: Duration = .seconds(60)
-    private static let fallbackRTO: Duration = .seconds(3)
+    package static let initialRTO: Interval = .seconds(1)
+    package static let minimumRTO: Interval = .milliseconds(200)
+    package static let maximumRTO: Interval = .seconds(60)
+    private static let fallbackRTO: Interval = .seconds(3)
     private static let maximumNanoseconds: Int64 = 60_000_000_000
     /// An hour: nothing that is measured takes longer.
     private static let longestSample: Int64 = 3_600_000_000_000

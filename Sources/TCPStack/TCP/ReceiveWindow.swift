@@ -96,7 +96,7 @@ package struct ReceiveWindow: ~Copyable {
     /// Moves in-order bytes to the application.
     /// - Parameter mayGrow: whether there is memory for a larger window.
     /// - Returns: the bytes moved.
-    package mutating func read(into target: inout MutableRawSpan, now: Instant, rtt: Duration, mayGrow: Bool = true) -> Int {
+    package mutating func read(into target: inout MutableRawSpan, now: Instant, rtt: Interval, mayGrow: Bool = true) -> Int {
         let count = min(readable, target.byteCount)
         guard count > 0 else { return 0 }
         ring.copy(from: 0, count: count, into: &target, at: 0)
@@ -143,10 +143,10 @@ package struct ReceiveWindow: ~Copyable {
     }
 
     /// Doubles the window when the application consumed more than half of it within one round trip.
-    private mutating func tune(consumed: Int, now: Instant, rtt: Duration) {
+    private mutating func tune(consumed: Int, now: Instant, rtt: Interval) {
         guard limit < maximum else { return }
         epochConsumed += consumed
-        guard now - epochStart >= max(rtt, .milliseconds(1)) else {
+        guard now.since(epochStart) >= max(rtt, .milliseconds(1)) else {
             if epochConsumed > limit / 2 { limit = min(maximum, limit * 2) }
             return
         }

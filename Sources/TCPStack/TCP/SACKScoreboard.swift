@@ -133,12 +133,12 @@ package struct SACKScoreboard: ~Copyable {
     /// - Parameter window: how long a segment may be overtaken (RACK.reo_wnd).
     /// - Returns: how many bytes; and whether others are about to follow at `rack.deadline(window)`.
     /// Source: RFC 8985 §6.2, step 5.
-    package mutating func judgeLosses(_ rack: RACK, window: Duration, now: Instant) -> (lost: Int, hasMore: Bool) {
+    package mutating func judgeLosses(_ rack: RACK, window: Interval, now: Instant) -> (lost: Int, hasMore: Bool) {
         var lost = 0
         while inNetwork > 0 {
             let segment = unsafe slots[slot(oldest)]
             guard rack.wasSent(behind: segment) else { break }
-            guard segment.sentAt + rack.rtt + window <= now else { return (lost, true) }
+            guard segment.sentAt.after(rack.rtt + window) <= now else { return (lost, true) }
             lost += Int(segment.length)
             markLost(oldest)
         }

@@ -91,15 +91,15 @@ extension TCPConnection {
     /// - Returns: the round trip, if one was measured.
     private mutating func progress(
         to ack: SequenceNumber, acknowledged: Int, options: TCPOptions, delivery: Delivery, now: Instant
-    ) -> Duration? {
+    ) -> Interval? {
         snd.una = ack
         let text = acknowledged - (isFINAcknowledged ? 1 : 0)
         sendBuffer.dropFirst(max(0, min(text, sendBuffer.count)))
-        var sample: Duration?
+        var sample: Interval?
         if let sentAt = delivery.sampleSentAt, !delivery.isAmbiguous {
-            sample = now - sentAt
+            sample = now.since(sentAt)
         } else if hasTimestamps, let roundTrip = timestampRoundTrip(options, now: now), let newest = delivery.newestSentAt,
-            roundTrip <= now - newest + .milliseconds(2)
+            roundTrip <= now.since(newest) + Interval.milliseconds(2)
         {
             // An older echo may tell of a copy whose ACK was lost.
             sample = roundTrip
@@ -121,7 +121,7 @@ extension TCPConnection {
         return sample
     }
 
-    private mutating func detectLoss(isDuplicate: Bool, acknowledged: Int, flightBefore: Int, sample: Duration?, now: Instant) {
+    private mutating func detectLoss(isDuplicate: Bool, acknowledged: Int, flightBefore: Int, sample: Interval?, now: Instant) {
         let mss = effectiveMSS
         if isDuplicate {
             recovery.duplicateACKs += 1
@@ -162,7 +162,7 @@ extension TCPConnection {
             isRecovering: !recovery.isOpen, sackedSegments: scoreboard.sackedCount, minimumRTT: rtt.minimum ?? .zero,
             srtt: rtt.srtt ?? .zero)
         let (lost, hasMore) = scoreboard.judgeLosses(recovery.rack, window: window, now: now)
-        let deadline = max(recovery.rack.deadline(window: window), now + .microseconds(1))
+        let deadline = max(recovery.rack.deadline(window: window), now.after(.microseconds(1)))
         if hasMore, deadline < timers.retransmit {
             timers.retransmit = deadline
             timers.purpose = .reordering
@@ -225,7 +225,7 @@ extension TCPConnection {
     }
 
     /// The window grows only while it is what holds us back.
-    private mutating func grow(by acknowledged: Int, afterTimeout: Bool, flightBefore: Int, sample: Duration?, now: Instant) {
+    private mutating func grow(by acknowledged: Int, afterTimeout: Bool, flightBefore: Int, sample: Interval?, now: Instant) {
         guard acknowledged > 0 else { return }
         let isUsed = flags.contains(.isCwndLimited) || (congestion.isInSlowStart && flightBefore * 2 >= congestion.cwnd)
         guard isUsed || afterTimeout else { return }
@@ -239,7 +239,7 @@ extension TCPConnection {
         switch state {
         case .finWait1:
             state = .finWait2
-            if flags.contains(.applicationClosed) { timers.state = now + limits.finWait2 }
+            if flags.contains(.applicationClosed) { timers.state = now.after(limits.finWait2) }
         case .closing: enterTimeWait()
         case .lastAck: finish(.finished)
         case .synSent, .synReceived, .established, .finWait2, .closeWait, .timeWait, .closed: break

@@ -66,7 +66,7 @@ extension TCPConnection {
                 abort(.aborted)
             } else {
                 closeWrite(now: now)
-                if state == .finWait2 { timers.state = now + limits.finWait2 }
+                if state == .finWait2 { timers.state = now.after(limits.finWait2) }
             }
         case .closeWait, .closing, .lastAck:
             if rcv.readable > 0 { abort(.aborted) } else { closeWrite(now: now) }
@@ -118,7 +118,7 @@ extension TCPConnection {
 
     /// Looks for unused memory after a while; not moved on, since every segment would.
     mutating func armTrim(now: Instant) {
-        if timers.trim == .distantFuture { timers.trim = now + limits.bufferIdleTime }
+        if timers.trim == .distantFuture { timers.trim = now.after(limits.bufferIdleTime) }
     }
 
     /// The sequence number of the first byte of the send buffer.

@@ -102,7 +102,7 @@ extension TCPConnection {
         // RFC 7323 §5.3, R1: before the sequence number.
         if hasTimestamps, !isReset {
             guard let timestamps = options.timestamps else { return .dropped(.missingTimestamp) }
-            if Int32(bitPattern: timestamps.value &- tsRecent) < 0, now - tsRecentAt < Self.timestampLife {
+            if Int32(bitPattern: timestamps.value &- tsRecent) < 0, now.since(tsRecentAt) < Self.timestampLife {
                 answerSuspicious(hasText: text.byteCount > 0, now: now)
                 return .dropped(.oldTimestamp)
             }
@@ -198,14 +198,14 @@ extension TCPConnection {
         flags.insert(.needsPoll)
         if !flags.contains(.hasSpoiltSample) {
             if synTransmissions == 1 {
-                rtt.sample(now - lastDataSent)
+                rtt.sample(now.since(lastDataSent))
             } else if hasTimestamps, let echo = timestampRoundTrip(options, now: now) {
                 rtt.sample(echo)
             } else {
                 rtt.useFallback()
             }
         }
-        if let keepalive = limits.keepalive { timers.keepalive = now + keepalive }
+        if let keepalive = limits.keepalive { timers.keepalive = now.after(keepalive) }
         unackedSince = now
     }
 
@@ -310,10 +310,10 @@ extension TCPConnection {
     }
 
     /// What a timestamp echo says of the round trip; `nil` if it is absurd.
-    func timestampRoundTrip(_ options: TCPOptions, now: Instant) -> Duration? {
+    func timestampRoundTrip(_ options: TCPOptions, now: Instant) -> Interval? {
         guard let echo = options.timestamps?.echoReply, echo != 0 else { return nil }
         let elapsed = Int32(bitPattern: timestamp(now) &- echo)
-        return elapsed >= 0 && elapsed < 120_000 ? .milliseconds(max(1, Int(elapsed))) : nil
+        return elapsed >= 0 && elapsed < 120_000 ? .milliseconds(Int(max(1, elapsed))) : nil
     }
 
     /// TSval: milliseconds, with an offset of its own for each tuple.
@@ -327,5 +327,5 @@ extension TCPConnection {
     }
 
     /// 24 days (RFC 7323 §5.5): after that TS.Recent says nothing.
-    private static let timestampLife: Duration = .seconds(24 * 86_400)
+    private static let timestampLife: Interval = .seconds(24 * 86_400)
 }

@@ -29,14 +29,14 @@ extension TCPConnection {
         if unacknowledged > 0 {
             let isEarly = flags.isSuperset(of: [.acknowledgesEarly, .hasSmallSegment])
             let delay = isEarly ? min(Self.shortDelay, limits.delayedAcknowledgment) : limits.delayedAcknowledgment
-            timers.delayedAcknowledgment = min(timers.delayedAcknowledgment, now + delay)
+            timers.delayedAcknowledgment = min(timers.delayedAcknowledgment, now.after(delay))
         }
         return nil
     }
 
     /// How long the ACK of a small segment waits for company as long as nothing is known of the peer. Where it proves needless, the
     /// full delay holds from then on; where the full delay was needed, the short one.
-    private static let shortDelay: Duration = .milliseconds(2)
+    private static let shortDelay: Interval = .milliseconds(2)
 
     /// What left last measures no round trip.
     mutating func packetWasHeldBack() {
@@ -147,7 +147,7 @@ extension TCPConnection {
             if flightSize == 0, !pending.contains(.windowProbe) { armPersist(now: now) }
             return nil
         }
-        if flightSize == 0, now - lastDataSent > rtt.rto { congestion.idled() }
+        if flightSize == 0, now.since(lastDataSent) > rtt.rto { congestion.idled() }
         let pipe = currentPipe
         guard isProbe || pipe == 0 || (pipe + count <= congestion.cwnd && isPaced(now: now)) else {
             flags.insert(.isCwndLimited)
@@ -213,7 +213,7 @@ extension TCPConnection {
 
     private mutating func armPersist(now: Instant) {
         guard timers.persist == .distantFuture else { return }
-        timers.persist = now + min(RTTEstimator.minimumRTO * (1 << Int(persistBackoff)), RTTEstimator.maximumRTO)
+        timers.persist = now.after(min(RTTEstimator.minimumRTO * (1 << Int(persistBackoff)), RTTEstimator.maximumRTO))
     }
 
     /// What is in the network (RFC 6675); without SACK, less what duplicate ACKs have told.

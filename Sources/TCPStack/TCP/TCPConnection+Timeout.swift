@@ -53,7 +53,7 @@ extension TCPConnection {
     /// Memory that is not used goes back once the connection has been silent.
     private mutating func trim(now: Instant) {
         timers.trim = .distantFuture
-        let due = max(lastHeard, lastDataSent) + limits.bufferIdleTime
+        let due = max(lastHeard, lastDataSent).after(limits.bufferIdleTime)
         guard due <= now else {
             timers.trim = due
             return
@@ -78,8 +78,8 @@ extension TCPConnection {
         }
         guard !scoreboard.isEmpty else { return }
         // A peer that has shut its window on what is in flight and says so is alive (RFC 9293 §3.8.6.1).
-        let isAnswered = snd.wnd == 0 && now - lastHeard < limits.userTimeout
-        if !isAnswered, recovery.timeouts >= Self.maximumTimeouts || now - unackedSince >= limits.userTimeout { return giveUp() }
+        let isAnswered = snd.wnd == 0 && now.since(lastHeard) < limits.userTimeout
+        if !isAnswered, recovery.timeouts >= Self.maximumTimeouts || now.since(unackedSince) >= limits.userTimeout { return giveUp() }
         rtt.timedOut()
         congestion.timedOut(flightSize: flightSize, isRepeated: recovery.timeouts > 0)
         congestionMark = snd.nxt
@@ -90,7 +90,7 @@ extension TCPConnection {
         // RFC 8985 §6.3: what has been sent just now is not lost because the oldest is.
         let patience = max(recovery.rack.rtt, rtt.srtt ?? .zero) + (rtt.minimum ?? .zero) / 4
         let isTimed = isSACKPermitted && rtt.srtt != nil
-        scoreboard.markTimedOut { !isTimed || $0.sentAt + patience <= now }
+        scoreboard.markTimedOut { !isTimed || $0.sentAt.after(patience) <= now }
         _ = mtuProbeLost()
         suspectBlackHole(now: now)
         pending.insert(.forcedRetransmission)
@@ -102,7 +102,7 @@ extension TCPConnection {
     private mutating func persistTimedOut(now: Instant) {
         timers.persist = .distantFuture
         guard flightSize == 0, unsentText > 0 || (flags.contains(.finQueued) && !flags.contains(.finSent)) else { return }
-        if unansweredProbes >= 3, now - lastHeard >= limits.userTimeout { return giveUp() }
+        if unansweredProbes >= 3, now.since(lastHeard) >= limits.userTimeout { return giveUp() }
         if snd.wnd > 0 {
             pending.insert(.smallSegment)
         } else {
@@ -114,7 +114,7 @@ extension TCPConnection {
     private mutating func keepaliveTimedOut(now: Instant) {
         timers.keepalive = .distantFuture
         guard let interval = limits.keepalive, state.isSynchronized else { return }
-        let due = lastHeard + (keepaliveProbesSent == 0 ? interval : min(interval, .seconds(75)) * (keepaliveProbesSent + 1))
+        let due = lastHeard.after(keepaliveProbesSent == 0 ? interval : min(interval, .seconds(75)) * (Int(keepaliveProbesSent) + 1))
         if due > now {
             timers.keepalive = due
             return
@@ -123,7 +123,7 @@ extension TCPConnection {
         keepaliveProbesSent += 1
         pending.insert(.keepaliveProbe)
         flags.insert(.needsPoll)
-        timers.keepalive = now + min(interval, .seconds(75))
+        timers.keepalive = now.after(min(interval, .seconds(75)))
     }
 
     private mutating func giveUp() {
@@ -141,15 +141,15 @@ extension TCPConnection {
             delay = probe
             timers.purpose = .lossProbe
         }
-        let due = now + delay
-        let limit = unackedSince + limits.userTimeout
+        let due = now.after(delay)
+        let limit = unackedSince.after(limits.userTimeout)
         timers.retransmit = state.isSynchronized && limit < due && limit > now ? limit : due
         if timers.retransmit < due { timers.purpose = .timeout }
     }
 
     /// PTO; `nil` if no probe may be sent: without SACK, in a recovery, with reported segments, or once a probe is under way.
     /// Source: RFC 8985 §7.2.
-    private var lossProbeDelay: Duration? {
+    private var lossProbeDelay: Interval? {
         guard isSACKPermitted, state.isSynchronized, recovery.isOpen, recovery.probe == .none, scoreboard.sackedCount == 0,
             recovery.timeouts == 0,
             snd.wnd > 0, let srtt = rtt.srtt
@@ -162,7 +162,7 @@ extension TCPConnection {
     /// A SYN and ACK is sent six times: at 0, 1, 3, 7, 15, 31 s.
     static let synAckTransmissions = 6
     /// Shorter than timers are exact.
-    private static let shortestProbeDelay: Duration = .milliseconds(2)
+    private static let shortestProbeDelay: Interval = .milliseconds(2)
     /// TLP.max_ack_delay: how long a peer may hold an ACK of a single segment back. Kernels and we do so for 40 ms.
-    private static let longestPeerDelay: Duration = .milliseconds(50)
+    private static let longestPeerDelay: Interval = .milliseconds(50)
 }

@@ -95,7 +95,7 @@ struct TCPConnection: ~Copyable {
         lastHeard = now
         openedAt = now
         pending = .syn
-        timers.state = now + limits.connectTimeout
+        timers.state = now.after(limits.connectTimeout)
         if limits.offersECN { flags.insert(.wantsECN) }
     }
 
@@ -183,12 +183,12 @@ extension TCPConnection {
             coalescesSmallWrites = options.coalescesSmallWrites
         }
 
-        var connectTimeout: Duration { .milliseconds(connectMilliseconds) }
-        var userTimeout: Duration { .milliseconds(userMilliseconds) }
-        var keepalive: Duration? { keepaliveMilliseconds == 0 ? nil : .milliseconds(keepaliveMilliseconds) }
-        var finWait2: Duration { .milliseconds(finWait2Milliseconds) }
-        var delayedAcknowledgment: Duration { .milliseconds(delayedMilliseconds) }
-        var bufferIdleTime: Duration { .milliseconds(idleMilliseconds) }
+        var connectTimeout: Interval { .milliseconds(Int(connectMilliseconds)) }
+        var userTimeout: Interval { .milliseconds(Int(userMilliseconds)) }
+        var keepalive: Interval? { keepaliveMilliseconds == 0 ? nil : .milliseconds(Int(keepaliveMilliseconds)) }
+        var finWait2: Interval { .milliseconds(Int(finWait2Milliseconds)) }
+        var delayedAcknowledgment: Interval { .milliseconds(Int(delayedMilliseconds)) }
+        var bufferIdleTime: Interval { .milliseconds(Int(idleMilliseconds)) }
 
         private static func milliseconds(_ duration: Duration) -> UInt32 { UInt32(clamping: duration.inNanoseconds / 1_000_000) }
     }
