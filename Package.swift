@@ -96,7 +96,8 @@ let package = Package(
         .testTarget(name: "NoiseTests", dependencies: ["Noise", "Inet", "TestSupport"], swiftSettings: strict),
         .testTarget(name: "WGUserspaceTests", dependencies: ["WGUserspace", "Noise", "Inet", "TestSupport"], swiftSettings: strict),
         .testTarget(name: "VectorsTests", dependencies: ["Vectors"], swiftSettings: strict),
-        .testTarget(name: "TCPStackTests", dependencies: ["TCPStack", "Inet", "TestSupport"], swiftSettings: strict),
+        .testTarget(
+            name: "TCPStackTests", dependencies: ["TCPStack", "Inet", "TestSupport"], exclude: ["Scripts"], swiftSettings: strict),
         .testTarget(
             name: "NIOWireGuardTests",
             dependencies: [

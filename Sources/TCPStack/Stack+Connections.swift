@@ -69,7 +69,9 @@ extension Stack {
         connections[index].flags.remove(.isRegistered)
         deadlines.remove(index)
         let isReset = connections[index].flags.contains(.needsReset)
-        if isReset || connections[index].state == .timeWait {
+        // Our ACK of the peer's FIN has left already if both sides closed at once.
+        let isOwed = connections[index].lastAcknowledgmentSent != connections[index].rcv.nxt
+        if isReset || (connections[index].state == .timeWait && isOwed) {
             connections[index].flags.remove(.needsReset)
             var buffer = takeScratch()
             defer { scratch = buffer }

@@ -42,6 +42,8 @@ package final class TCPScript {
         package var tsVal: UInt32?
         package var tsEcr: UInt32?
         package var sack: [Range<UInt32>] = []
+        /// The SACK blocks as they stand on the wire, those that wrap included.
+        package var blocks: [SequenceRange] = []
         package var sourcePort: UInt16
         package var destinationPort: UInt16
         package var packetLength = 0
@@ -267,6 +269,7 @@ package final class TCPScript {
         result.tsEcr = options.timestamps?.echoReply
         for index in 0..<options.sack.count {
             let block = options.sack[index]
+            result.blocks.append(block)
             if block.start.rawValue <= block.end.rawValue { result.sack.append(block.start.rawValue..<block.end.rawValue) }
         }
         result.packetLength = ip.totalLength

@@ -145,26 +145,3 @@ func dial(_ script: TCPScript, timeout: Duration? = nil) throws -> ConnectionID 
     script.localPort = try #require(script.stack.endpoints(of: id)?.local.port)
     return id
 }
-
-/// A whole ICMPv4 or ICMPv6 packet.
-func icmpError(type: UInt8, code: UInt8, rest: UInt32, quoting: [UInt8], from source: IPAddress, to destination: IPAddress) -> [UInt8] {
-    let start = source.family == .v4 ? 20 : 40
-    var packet = [UInt8](repeating: 0, count: start + 8 + quoting.count)
-    packet[start] = type
-    packet[start + 1] = code
-    for index in 0..<4 { packet[start + 4 + index] = UInt8(truncatingIfNeeded: rest >> UInt32(24 - 8 * index)) }
-    packet.replaceSubrange((start + 8)..., with: quoting)
-    let upper = ICMPMessage.ipProtocol(source.family)
-    var checksum = InternetChecksum()
-    if source.family == .v6 {
-        checksum.addPseudoHeader(source: source, destination: destination, length: 8 + quoting.count, protocolNumber: upper.rawValue)
-    }
-    checksum.add(packet.span.bytes.extracting(start..<packet.count))
-    let value = checksum.value
-    packet[start + 2] = UInt8(value >> 8)
-    packet[start + 3] = UInt8(value & 0xFF)
-    var span = packet.mutableSpan
-    var bytes = span.mutableBytes
-    IPHeader.write(into: &bytes, source: source, destination: destination, upperProtocol: upper, payloadLength: 8 + quoting.count)
-    return packet
-}
