@@ -85,7 +85,7 @@ class Together:
 class KernelTunnel:
     """`start` gives each of our programs a key and the address 10.1.0.N, fd00::N; the kernel has number 1."""
 
-    def __init__(self, suite, numbers, mtu=1420):
+    def __init__(self, suite, numbers, reaches=(), mtu=1420):
         self.program, self.lab = suite.program, suite.lab
         self.pair = Pair(self.lab)
         self.kernel = self.pair.stock
@@ -96,6 +96,8 @@ class KernelTunnel:
         # Each test's connections start from nothing, not from what the kernel remembers of the last one.
         self.set_sysctl("net.ipv4.tcp_no_metrics_save", 1)
         self.sockets = []
+        # What else the kernel passes on to us.
+        self.reaches = reaches
 
     @staticmethod
     def addresses(number):
@@ -108,12 +110,13 @@ class KernelTunnel:
         """Whether it could be set."""
         return self.kernel.run("sysctl", "-q", "-w", f"{name}={value}").returncode == 0
 
-    def configuration(self, number, more_peers=()):
+    def configuration(self, number):
+        allowed = ", ".join(["10.1.0.1/32", "fd00::1/128", *self.reaches])
         peer = {
-            "PublicKey": self.public, "AllowedIPs": "10.1.0.1/32, fd00::1/128", "Endpoint": f"{Pair.STOCK}:{UDP_PORT}",
+            "PublicKey": self.public, "AllowedIPs": allowed, "Endpoint": f"{Pair.STOCK}:{UDP_PORT}",
             "PersistentKeepalive": 25,
         }
-        text = wg_quick(self.keys[number][0], self.addresses(number), [peer, *more_peers])
+        text = wg_quick(self.keys[number][0], self.addresses(number), [peer])
         return self.lab.write(f"node{number}.conf", text)
 
     def start_echo(self, number):
@@ -145,6 +148,20 @@ class KernelTunnel:
             self.lab, f"dial{number}", ["dial", "--wg", self.configuration(number), destination, "--state", state],
             namespace=self.pair.ours.name, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         return Dial(self, process, state)
+
+    @contextlib.contextmanager
+    def dialed(self, number, family):
+        """`dial`, and the kernel's end of its connection."""
+        listener, port = self.listen(family)
+        dial = self.dial(number, family, port)
+        try:
+            connection = listener.accept()[0]
+            with connection:
+                connection.settimeout(PROGRESS)
+                yield dial, connection
+        finally:
+            listener.close()
+            dial.close()
 
     def socket(self, family, timeout=PROGRESS):
         with inside(self.kernel):
@@ -270,6 +287,30 @@ def receive_pattern(source, count, offset=0, chunk=1 << 18):
 def expect_end(source, what="the end of the stream"):
     piece = source.recv(1)
     check(piece == b"", f"{what}: got {piece!r}")
+
+
+def exchange(near, far, count, timeout=60, pace=None):
+    """So many bytes each way, at the same time."""
+    together = Together()
+    together.start(send_pattern, near, count, 0, pace, name="our sending")
+    together.start(send_pattern, far, count, 0, pace, name="the kernel's sending")
+    together.start(receive_pattern, near, count, name="our receiving")
+    together.start(receive_pattern, far, count, name="the kernel's receiving")
+    together.finish(timeout)
+
+
+def echoed(connection, count, timeout=60, pace=None):
+    together = Together()
+    together.start(send_pattern, connection, count, 0, pace)
+    together.start(receive_pattern, connection, count)
+    together.finish(timeout)
+
+
+def in_both_families(action, timeout=90):
+    together = Together()
+    for family in FAMILIES:
+        together.start(action, family, name=family)
+    together.finish(timeout)
 
 
 def tcp_options(opened):

@@ -1,13 +1,13 @@
-"""Kernel TCP behind wireguard-go against our stack, both ways and in both address families: what a kernel may be set to, ends of
-connections, windows that close, MTUs."""
+"""Kernel TCP behind wireguard-go against our stack, both ways and in both address families: what a kernel may be set to, and
+ends of connections."""
 
 import contextlib
 import signal
 import socket
 
 from interop.kernel import (
-    FAMILIES, PROGRESS, SACK, TIMESTAMPS, WINDOW_SCALING, KernelTunnel, Together, expect_end, netstat, receive_pattern, reset, say,
-    send_pattern, tcp_options)
+    FAMILIES, SACK, TIMESTAMPS, WINDOW_SCALING, KernelTunnel, Together, echoed, exchange, expect_end, in_both_families, netstat,
+    receive_pattern, reset, say, send_pattern, tcp_options)
 from interop.runner import Suite, test
 from interop.system import check, check_equal, wait_until
 
@@ -36,37 +36,8 @@ class SUITE(Suite):
         self.tunnel = KernelTunnel(self, [ECHO, *DIALS])
         self.echo = self.tunnel.start_echo(ECHO)
 
-    @contextlib.contextmanager
-    def dialed(self, family, **options):
-        """`dial`, and the kernel's end of its connection."""
-        listener, port = self.tunnel.listen(family, **options)
-        dial = self.tunnel.dial(DIALS[FAMILIES.index(family)], family, port)
-        try:
-            yield dial, listener.accept()[0]
-        finally:
-            listener.close()
-            dial.close()
-
-    def in_both_families(self, action, timeout=90):
-        together = Together()
-        for family in FAMILIES:
-            together.start(action, family, name=family)
-        together.finish(timeout)
-
-    def exchange(self, near, far, count=TRANSFER):
-        """So many bytes each way, at the same time."""
-        together = Together()
-        together.start(send_pattern, near, count, name="sending to the kernel")
-        together.start(send_pattern, far, count, name="the kernel's sending")
-        together.start(receive_pattern, near, count, name="from the kernel")
-        together.start(receive_pattern, far, count, name="the kernel's receiving")
-        together.finish(60)
-
-    def echoed(self, connection, count=TRANSFER):
-        together = Together()
-        together.start(send_pattern, connection, count)
-        together.start(receive_pattern, connection, count)
-        together.finish(60)
+    def dialed(self, family):
+        return self.tunnel.dialed(DIALS[FAMILIES.index(family)], family)
 
     @contextlib.contextmanager
     def kernel_set_to(self, values):
@@ -89,13 +60,12 @@ class SUITE(Suite):
         def transfer(family):
             with self.tunnel.connect(family, ECHO) as connection:
                 options_are_right(connection)
-                self.echoed(connection)
+                echoed(connection, TRANSFER)
                 connection.shutdown(socket.SHUT_WR)
                 expect_end(connection)
-            with self.dialed(family) as (dial, connection), connection:
-                connection.settimeout(PROGRESS)
+            with self.dialed(family) as (dial, connection):
                 options_are_right(connection)
-                self.exchange(dial, connection)
+                exchange(dial, connection, TRANSFER)
                 dial.end_input()
                 expect_end(connection)
                 connection.close()
@@ -104,7 +74,7 @@ class SUITE(Suite):
         with self.kernel_set_to(values) as is_possible:
             if not is_possible:
                 return say(f"{name}: this kernel does not let itself be set to {values}")
-            self.in_both_families(transfer)
+            in_both_families(transfer)
 
     @test
     def transfers_with_a_kernel_as_it_is(self):
@@ -148,15 +118,13 @@ class SUITE(Suite):
     def the_kernel_ends_its_direction_first(self):
         def half_close(family):
             with self.tunnel.connect(family, ECHO) as connection:
-                connection.settimeout(PROGRESS)
                 together = Together()
                 together.start(receive_pattern, connection, TRANSFER)
                 send_pattern(connection, TRANSFER)
                 connection.shutdown(socket.SHUT_WR)
                 together.finish(60)
                 expect_end(connection)
-            with self.dialed(family) as (dial, connection), connection:
-                connection.settimeout(PROGRESS)
+            with self.dialed(family) as (dial, connection):
                 send_pattern(connection, 100_000)
                 connection.shutdown(socket.SHUT_WR)
                 receive_pattern(dial, 100_000)
@@ -169,14 +137,13 @@ class SUITE(Suite):
                 expect_end(connection)
                 check_equal(dial.wait(), 0, "exit code of `dial`")
 
-        self.in_both_families(half_close)
+        in_both_families(half_close)
         self.echo.wait_until_empty(10)
 
     @test
     def we_end_our_direction_first(self):
         def half_close(family):
-            with self.dialed(family) as (dial, connection), connection:
-                connection.settimeout(PROGRESS)
+            with self.dialed(family) as (dial, connection):
                 send_pattern(dial, 100_000)
                 dial.end_input()
                 receive_pattern(connection, 100_000)
@@ -190,14 +157,13 @@ class SUITE(Suite):
                 expect_end(dial, "the end of what `dial` wrote")
                 check_equal(dial.wait(), 0, "exit code of `dial`")
 
-        self.in_both_families(half_close)
+        in_both_families(half_close)
 
     @test
     def both_sides_end_at_once(self):
         def end(family):
             for _ in range(3):
-                with self.dialed(family) as (dial, connection), connection:
-                    connection.settimeout(PROGRESS)
+                with self.dialed(family) as (dial, connection):
                     together = Together()
                     together.start(dial.end_input)
                     connection.shutdown(socket.SHUT_WR)
@@ -205,7 +171,7 @@ class SUITE(Suite):
                     expect_end(connection)
                     check_equal(dial.wait(), 0, "exit code of `dial`")
 
-        self.in_both_families(end)
+        in_both_families(end)
 
     @test
     def a_reset_of_the_kernel_ends_ours_at_once(self):
@@ -229,7 +195,7 @@ class SUITE(Suite):
         """`echo` dies without a word; the next one knows nothing of its connections."""
         idle = {family: self.tunnel.connect(family, ECHO) for family in FAMILIES}
         for connection in idle.values():
-            self.echoed(connection, 1000)
+            echoed(connection, 1000)
         self.echo.process.stop(signal.SIGKILL)
         self.echo = self.tunnel.start_echo(ECHO)
         for family, connection in idle.items():
