@@ -204,6 +204,7 @@ class Node:
     def __init__(self, tunnel, process, state):
         self.tunnel, self.process, self.state = tunnel, process, state
         self.pid = process.pid
+        self.memory_at_start = self.memory()
 
     def metrics(self):
         result = self.tunnel.program.run(self.tunnel.lab, ["status", "--metrics", "--state", self.state])

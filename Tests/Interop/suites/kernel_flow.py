@@ -4,12 +4,11 @@ import contextlib
 import re
 import socket
 import statistics
-import threading
 import time
 
 from interop.kernel import (
-    DOUBLE_PATTERN, FAMILIES, PROGRESS, KernelTunnel, Together, echoed, exchange, expect_end, in_both_families, inside, kernel_address,
-    receive_pattern, say, send_pattern)
+    FAMILIES, PROGRESS, KernelTunnel, Together, echoed, exchange, inside, kernel_address, receive_pattern, say, send_pattern)
+from interop.kernel_target import SlowReader, Target
 from interop.namespaces import Namespace, ip
 from interop.runner import Suite, test
 from interop.system import check, check_equal, wait_until
@@ -20,61 +19,6 @@ BUFFERS = 8
 SLOW_COUNT = 40_000_000
 
 
-class SlowReader:
-    """Reads 1 KB each 50 ms for 2 s, then nothing for 10 s, then the rest."""
-
-    def __init__(self, source, count):
-        self.source, self.count = source, count
-        self.has_stopped = threading.Event()
-
-    def run(self):
-        received = 0
-        for _ in range(40):
-            receive_pattern(self.source, 1024, received)
-            received += 1024
-            time.sleep(0.05)
-        self.has_stopped.set()
-        time.sleep(10)
-        receive_pattern(self.source, self.count - received, received)
-
-
-class Target:
-    """Behind the agent: reads a request's body, as a slow reader if the path is /slow, and answers when every byte was right."""
-
-    def __init__(self, tunnel):
-        with inside(tunnel.pair.ours):
-            self.listener = socket.create_server(("127.0.0.1", 0))
-        tunnel.sockets.append(self.listener)
-        self.port = self.listener.getsockname()[1]
-        self.has_stopped = []
-        threading.Thread(target=self.run, daemon=True).start()
-
-    def run(self):
-        while True:
-            try:
-                connection = self.listener.accept()[0]
-            except OSError:
-                return
-            threading.Thread(target=self.serve, args=[connection], daemon=True).start()
-
-    def serve(self, connection):
-        with connection:
-            connection.settimeout(PROGRESS)
-            head = b""
-            while not head.endswith(b"\r\n\r\n"):
-                if not (piece := connection.recv(1)):
-                    return
-                head += piece
-            count = int(re.search(rb"(?i)content-length: (\d+)", head)[1])
-            if b" /slow " in head:
-                reader = SlowReader(connection, count)
-                self.has_stopped.append(reader.has_stopped)
-                reader.run()
-            else:
-                receive_pattern(connection, count)
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nright")
-
-
 class SUITE(Suite):
     needs_root = True
     timeout = 180
@@ -83,7 +27,7 @@ class SUITE(Suite):
     def set_up(self):
         self.tunnel = KernelTunnel(self, [ECHO, AGENT, *DIALS], reaches=["10.2.0.2/32", "fd02::2/128"])
         self.echo = self.tunnel.start_echo(ECHO)
-        self.target = Target(self.tunnel)
+        self.target = Target(self.tunnel, self.tunnel.pair.ours)
         self.agent = self.tunnel.start_agent(AGENT, f"127.0.0.1:{self.target.port}")
 
     def dialed(self, family):
