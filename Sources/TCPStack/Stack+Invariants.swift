@@ -21,6 +21,11 @@ extension Stack {
             let earliest = connections[index].timers.earliest
             guard earliest == .distantFuture || (deadlines.next ?? .distantFuture) <= earliest else { return "a timer nobody watches" }
         }
+        for index in 0..<udp.sockets.slotCount where udp.sockets.isOccupied(index) {
+            bytes += udp.sockets[index].heldBytes
+            memory += udp.sockets[index].allocatedBytes
+            guard udp.sockets[index].outgoing.isEmpty || udp.sockets[index].isQueuedForTransmit else { return "a datagram nobody sends" }
+        }
         guard bytes == bufferedBytes, memory == bufferMemory else { return "\(bufferedBytes) bytes accounted, \(bytes) held" }
         guard registered + timeWait.count == flows.count else { return "\(flows.count) flows, \(registered) connections" }
         return nil

@@ -1,6 +1,6 @@
 import Inet
 
-/// Packets in: IP, then ICMP or TCP, each check a step of its own.
+/// Packets in: IP, then ICMP, UDP or TCP, each check a step of its own.
 extension Stack {
     /// Takes one IP packet. What is wrong with it is counted in `drops`; it never throws and never traps.
     public mutating func receive(_ packet: RawSpan, now: Instant) {
@@ -14,7 +14,7 @@ extension Stack {
         case .tcp: receiveTCP(payload, header: header, now: now)
         case .icmp where header.source.family == .v4, .icmpV6 where header.source.family == .v6:
             receiveICMP(payload, header: header, now: now)
-        case .udp: refuse(.port, packet.extracting(0..<header.totalLength), header: header, now: now)
+        case .udp: receiveUDP(payload, packet: packet.extracting(0..<header.totalLength), header: header, now: now)
         default: refuse(.ipProtocol, packet.extracting(0..<header.totalLength), header: header, now: now)
         }
     }
@@ -168,6 +168,9 @@ extension Stack {
             if !replies.append(bytes.bytes.extracting(range)) { drops.count(.replyQueueFull) }
         case .error(let error):
             let quoted = message.extracting(ICMPMessage.headerLength..<message.byteCount)
+            if let datagram = ICMPMessage.quotedDatagram(in: quoted) {
+                return receiveUDPError(error, local: datagram.local, remote: datagram.remote)
+            }
             guard let segment = ICMPMessage.quotedSegment(in: quoted),
                 case .connection(let index) = flow(
                     local: segment.local, remote: segment.remote, hash: flowHash.hash(local: segment.local, remote: segment.remote)),
@@ -178,8 +181,8 @@ extension Stack {
         }
     }
 
-    private mutating func refuse(_ reason: ICMPResponder.Unreachable, _ packet: RawSpan, header: IPHeader, now: Instant) {
-        drops.count(reason == .port ? .noConnection : .unknownProtocol)
+    mutating func refuse(_ reason: ICMPResponder.Unreachable, _ packet: RawSpan, header: IPHeader, now: Instant) {
+        drops.count(reason == .port ? .noSocket : .unknownProtocol)
         guard icmpLimit.take(now: now) else { return drops.count(.rateLimited) }
         var buffer = takeScratch()
         defer { scratch = buffer }

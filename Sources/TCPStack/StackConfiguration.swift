@@ -21,6 +21,16 @@ public struct StackConfiguration: Sendable {
     public var maximumTimeWait = 65_536
     /// Bytes of replies without a connection (resets, ICMP) that wait to leave.
     public var maximumReplyBytes = 256 * 1024
+    /// UDP sockets, those included that are closed and have datagrams to send.
+    public var maximumUDPSockets = 4096
+    /// Bytes of data that wait to be received at one UDP socket; the newest datagram is dropped.
+    public var udpReceiveBufferMaximum = 256 * 1024
+    /// The same as a number of datagrams.
+    public var udpReceiveDatagramsMaximum = 1024
+    /// Bytes of data that wait to leave one UDP socket; beyond that `sendUDP` takes nothing.
+    public var udpSendBufferMaximum = 256 * 1024
+    /// The same as a number of datagrams.
+    public var udpSendDatagramsMaximum = 1024
     /// Unacknowledged for so long, a connection dies (RFC 9293 §3.8.3, RFC 5482).
     public var userTimeout: Duration = .seconds(100)
     /// How long a SYN is repeated (RFC 9293 MUST-23: at least three minutes).
