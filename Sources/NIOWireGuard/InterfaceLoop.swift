@@ -81,7 +81,7 @@ final class InterfaceLoop: @unchecked Sendable {
             // Nobody has heard of it yet.
             case .accepted(_, let id): core.stack.abort(id, now: now)
             case .closed(let id, let reason): port(for: id)?.finish(TunnelError(reason))
-            case .connected, .readable, .writable, .inputClosed: break
+            case .connected, .readable, .writable, .inputClosed, .urgent, .datagrams, .udpWritable, .udpError, .udpClosed: break
             }
         }
         var ends = ports.compactMap { $0?.channel?.closeFuture }
@@ -192,8 +192,11 @@ final class InterfaceLoop: @unchecked Sendable {
             accept(id, endpoints)
         case .readable(let id): if let port = port(for: id) { queueForRead(port) }
         case .writable(let id): port(for: id)?.handleWritable()
+        // Urgent data is read in line.
+        case .urgent: break
         case .inputClosed(let id): port(for: id)?.handleInputClosed()
         case .closed(let id, let reason): port(for: id)?.finish(TunnelError(reason))
+        case .datagrams, .udpWritable, .udpError, .udpClosed: break
         }
     }
 

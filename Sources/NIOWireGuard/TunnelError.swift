@@ -18,6 +18,8 @@ public enum TunnelError: Error, Equatable, Sendable, CustomStringConvertible {
     case unavailable(String)
     /// The interface is closed.
     case interfaceClosed
+    /// The buffers of all connections together had reached their limit, and those of this one were the largest.
+    case outOfMemory
 
     init?(_ reason: CloseReason) {
         switch reason {
@@ -27,6 +29,7 @@ public enum TunnelError: Error, Equatable, Sendable, CustomStringConvertible {
         case .timedOut: self = .timedOut
         case .aborted: self = .aborted
         case .unreachable: self = .unreachable
+        case .outOfMemory: self = .outOfMemory
         }
     }
 
@@ -37,6 +40,7 @@ public enum TunnelError: Error, Equatable, Sendable, CustomStringConvertible {
         case .reset: "connection reset inside the tunnel"
         case .unreachable: "destination unreachable inside the tunnel"
         case .aborted: "connection aborted"
+        case .outOfMemory: "connection dropped: it held most of the memory that all connections may have"
         case .noSourceAddress: "the interface has no address of the destination's family"
         case .unavailable(let reason): "the tunnel's TCP/IP stack refused: \(reason)"
         case .interfaceClosed: "the WireGuard interface is closed"

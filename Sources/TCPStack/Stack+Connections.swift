@@ -26,7 +26,8 @@ extension Stack {
         let sequence = initialSequence.generate(local: local, remote: remote, now: now)
         let connection = TCPConnection(
             local: local, remote: remote, listener: listener, iss: sequence.iss, timestampOffset: sequence.timestampOffset,
-            limits: TCPConnection.Limits(configuration, options), configuration: configuration, now: now)
+            limits: TCPConnection.Limits(configuration, options), configuration: configuration,
+            pathMTU: pathMTUs.mtu(to: remote.address, now: now), now: now)
         let index = Int(connections.insert(connection).index)
         flows.insert(.connection(index), hash: hash)
         connections[index].flags.insert([.isRegistered, .needsPoll])
@@ -39,6 +40,7 @@ extension Stack {
         bufferedBytes += report.bytes
         bufferMemory += report.memory
         if report.hasLeftSynQueue { leaveSynQueue(index) }
+        if report.hasNewPathMTU { learnPathMTU(index, now: now) }
         if report.isRetiring { retire(index, now: now) }
         let handle = connections.handle(at: index)
         if report.hasEvents { eventQueue.append(handle) }
@@ -48,6 +50,15 @@ extension Stack {
             return
         }
         deadlines.schedule(index, at: report.deadline)
+    }
+
+    private mutating func learnPathMTU(_ index: Int, now: Instant) {
+        let (path, remote) = (connections[index].pathMTU, connections[index].remote.address)
+        if path.isReduced {
+            pathMTUs.learn(path.mtu, to: remote, expires: now + configuration.pathMTULifetime)
+        } else {
+            pathMTUs.forget(remote)
+        }
     }
 
     /// The protocol has ended: the last segment leaves, the flow is free or passes to TIME-WAIT.
@@ -119,6 +130,7 @@ extension TCPConnection {
         var bytes = 0
         var memory = 0
         var hasLeftSynQueue = false
+        var hasNewPathMTU = false
         var isRetiring = false
         var hasEvents = false
         var isReady = false
@@ -136,6 +148,10 @@ extension TCPConnection {
         accountedBytes = bytes
         accountedMemory = memory
         report.hasLeftSynQueue = flags.contains(.isHalfOpen) && state != .synReceived
+        if flags.contains(.hasNewPathMTU) {
+            flags.remove(.hasNewPathMTU)
+            report.hasNewPathMTU = true
+        }
         report.isRetiring = state.isTerminal && flags.contains(.isRegistered)
         if shallAnnounceClose {
             if flags.contains(.isKnown) || events.contains(.opened) {

@@ -17,7 +17,7 @@ import Testing
         #expect(answer.seq == 5000)
         #expect(answer.ack == 1001)
         #expect(answer.mss == (family == .v4 ? 1380 : 1360))
-        #expect(answer.windowScale == 7)
+        #expect(answer.windowScale == 8)
         #expect(answer.sackPermitted)
         #expect(answer.tsEcr == 77)
         #expect(script.next() == nil)

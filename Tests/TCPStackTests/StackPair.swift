@@ -149,7 +149,7 @@ final class StackPair {
                 guard let place = transfers.firstIndex(where: { $0.id == id }) else { continue }
                 transfers[place].reason = reason
                 last = now
-            case .connected, .readable, .writable, .inputClosed: break
+            case .connected, .readable, .writable, .inputClosed, .urgent, .datagrams, .udpWritable, .udpError, .udpClosed: break
             }
         }
         for place in transfers.indices where transfers[place].reason == nil { serve(&stack, &transfers[place], now: now, reads: reads) }

@@ -69,7 +69,7 @@ package final class TunnelConnector: Sendable {
         switch error {
         case .refused: return .refused
         case .timedOut, .unreachable, .noSourceAddress, .unavailable, .interfaceClosed: return .unreachable("\(error)")
-        case .reset, .aborted: return .broken("\(error)")
+        case .reset, .aborted, .outOfMemory: return .broken("\(error)")
         }
     }
 
