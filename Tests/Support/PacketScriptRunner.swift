@@ -80,13 +80,15 @@ package final class PacketScriptRunner {
 
     private func interpret(_ line: PacketScript.Line) throws(PacketScript.Fault) {
         let rest = line.words.dropFirst()
+        // Before anything that makes the stack.
+        if line.words[0] == "set" { return try set(Array(rest)) }
         if line.words[0] == "<" { return try expect(SegmentForm(rest), time: line.time) }
         if let time = line.time {
             let turn = (time.isRelative ? lastTurn : zero) + time.latest
             guard turn >= harness.now else { throw PacketScript.Fault(description: "the time is past: it is \(clock(harness.now))") }
             try lapse(until: turn)
         }
-        if line.words[0] == "set" { try set(Array(rest)) } else { try act(line.words[0], Array(rest)) }
+        try act(line.words[0], Array(rest))
         lastTurn = harness.now
     }
 
@@ -226,8 +228,9 @@ package final class PacketScriptRunner {
         case "idle":
             guard harness.stack.nextDeadline == nil else { throw PacketScript.Fault(description: "a timer is armed") }
         case "empty":
-            guard harness.stack.tableEntries == 0, harness.stack.counts.bufferedBytes == 0 else {
-                throw PacketScript.Fault(description: "left: \(harness.stack.counts)")
+            let counts = harness.stack.counts
+            guard harness.stack.tableEntries == 0, counts.bufferedBytes == 0, counts.bufferMemory == 0 else {
+                throw PacketScript.Fault(description: "left: \(counts)")
             }
         default: throw PacketScript.Fault(description: "expect what?")
         }

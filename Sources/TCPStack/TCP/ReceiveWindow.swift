@@ -130,8 +130,9 @@ package struct ReceiveWindow: ~Copyable {
     /// Whether the window has opened enough to be worth a segment of its own (RFC 9293 §3.8.6.2.2).
     package func wantsUpdate(mss: Int) -> Bool {
         // Without window scaling the field ends at 65,535.
-        let gain = min(limit - readable, 65_535 << Int(scale)) - offered
-        return gain >= min(mss, limit / 2) && (offered < limit / 2 || gain >= limit / 4)
+        let most = min(limit, 65_535 << Int(scale))
+        let gain = min(limit - readable, most) - offered
+        return gain >= min(mss, most / 2) && (offered < most / 2 || gain >= most / 4)
     }
 
     /// Gives memory back that is not needed for what is held.
