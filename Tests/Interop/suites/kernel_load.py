@@ -114,7 +114,8 @@ class SUITE(Suite):
         check_equal(len(rates), TRANSFERS, "transfers that are complete")
         jain = sum(rates) ** 2 / (len(rates) * sum(rate * rate for rate in rates))
         say(f"{TRANSFERS} times {self.length:,} bytes in {seconds:.1f} s, {TRANSFERS * self.length * 8 / seconds / 1e6:.0f} Mbit/s: "
-            f"each {min(rates):.1f} to {max(rates):.1f}, Jain index {jain:.2f}; {node.memory() - memory:.1f} MB more")
+            f"each {min(rates):.1f} to {max(rates):.1f}, Jain index {jain:.2f}; {node.memory() - memory:.1f} MB more"
+            + (f"; {answer['again']} times 503 and once more" if answer["again"] else ""))
         node.wait_until_empty(15)
         check(node.memory() - memory < TRANSFERS * BUFFERS, f"{node.process.name} takes {node.memory() - memory:.0f} MB more")
 
