@@ -5,7 +5,8 @@
     bulk.py clients FLOWS LENGTH get|put SECONDS tls AUTHORITY PORT DOMAIN...   through a gateway on loopback
     bulk.py server ADDRESS:PORT...                                              GET /N: N bytes; PUT: reads the body, then says `right`
 
-No progress for SECONDS ends a flow. Clients print one JSON object: seconds, problems, times (of each flow, in seconds).
+No progress for SECONDS ends a flow. Clients print one JSON object: seconds, problems, times (of each flow, in seconds), and
+again (how often one had to begin anew because the gateway said 503).
 """
 
 import json
@@ -19,6 +20,7 @@ import time
 from churn import connect, connect_tls, endpoint, fork
 from origin import PATTERN
 
+ATTEMPTS = 8
 DOUBLE_PATTERN = memoryview(PATTERN + PATTERN)
 HEAD = {"get": b"GET /%d HTTP/1.1\r\nHost: %s\r\n\r\n", "put": b"PUT / HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\n"}
 
@@ -61,6 +63,10 @@ def receive_head(opened):
     return head, rest
 
 
+class Unavailable(OSError):
+    """The gateway got no connection within its 3 s: its SYN was lost more than once among the others' bytes. It asks to try again."""
+
+
 def flow(opened, host, kind, length):
     if kind == "put":
         opened.sendall(HEAD["put"] % (host, length))
@@ -68,6 +74,8 @@ def flow(opened, host, kind, length):
     else:
         opened.sendall(HEAD["get"] % (length, host))
     head, rest = receive_head(opened)
+    if head.startswith(b"HTTP/1.1 503 "):
+        raise Unavailable
     if not head.startswith(b"HTTP/1.1 200 "):
         raise OSError(f"answer {head[:100]!r}")
     if kind == "get":
@@ -79,25 +87,40 @@ def flow(opened, host, kind, length):
             raise OSError(f"answer {rest[:100]!r}")
 
 
+def open_flow(number, where, timeout):
+    if where[0] == "tls":
+        domain = where[3 + number % len(where[3:])]
+        opened, host = connect_tls(where[1], ("127.0.0.1", int(where[2])), domain), domain.encode()
+    else:
+        opened, host = connect(endpoint(where[number % len(where)])), b"app.example.com"
+    opened.settimeout(timeout)
+    return opened, host
+
+
 def clients(flows, length, kind, timeout, *where):
     flows, length, timeout = int(flows), int(length), float(timeout)
-    children, problems, times = [], [], []
+    children, problems, times, again = [], [], [], 0
     begin_reader, begin_writer = os.pipe()
     for number in range(flows):
         reader, writer = os.pipe()
         if fork() == 0:
             os.close(begin_writer)
             try:
-                if where[0] == "tls":
-                    domain = where[3 + number % len(where[3:])]
-                    opened, host = connect_tls(where[1], ("127.0.0.1", int(where[2])), domain), domain.encode()
-                else:
-                    opened, host = connect(endpoint(where[number % len(where)])), b"app.example.com"
-                opened.settimeout(timeout)
+                opened, host = open_flow(number, where, timeout)
                 os.read(begin_reader, 1)
-                start = time.monotonic()
-                flow(opened, host, kind, length)
-                outcome = {"seconds": time.monotonic() - start}
+                start, again = time.monotonic(), 0
+                while True:
+                    try:
+                        flow(opened, host, kind, length)
+                        break
+                    except Unavailable:
+                        if again == ATTEMPTS:
+                            raise
+                    again += 1
+                    opened.close()
+                    time.sleep(1)
+                    opened, host = open_flow(number, where, timeout)
+                outcome = {"seconds": time.monotonic() - start, "again": again}
             except Exception as error:
                 outcome = {"problem": f"flow {number}: {error!r}"}
             os.write(writer, json.dumps(outcome).encode())
@@ -114,7 +137,8 @@ def clients(flows, length, kind, timeout, *where):
             outcome = json.loads(file.read() or b'{"problem": "a process died"}')
         problems += [outcome[name] for name in outcome if name == "problem"]
         times += [outcome[name] for name in outcome if name == "seconds"]
-    print(json.dumps({"seconds": time.monotonic() - start, "problems": problems[:20], "times": times}))
+        again += outcome.get("again", 0)
+    print(json.dumps({"seconds": time.monotonic() - start, "problems": problems[:20], "times": times, "again": again}))
 
 
 def serve(opened):

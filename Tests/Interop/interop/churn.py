@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Many short connections from one side to another, in several processes with plain sockets; a program so that it can be in a namespace.
+"""Many short connections, in several processes with plain sockets; a program so that it can be in a namespace.
 
     churn.py clients COUNT RATE PROCESSES KIND [AUTHORITY] ADDRESS:PORT...   COUNT exchanges, RATE begun a second, over the addresses in turn
     churn.py server PROCESSES ADDRESS:PORT...                                answers requests, one a connection; our side ends first

@@ -11,11 +11,11 @@ import subprocess
 import threading
 import time
 
-from .namespaces import Pair, StockPeer
+from .namespaces import Pair, StockPeer, ip
 from .nodes import Agent, Gateway
 from .origin import PATTERN
 from .product import bound_udp_ports, key_pair, wg_quick
-from .system import Failure, check, is_root, wait_until
+from .system import Failure, check, wait_until
 
 UDP_PORT = 51830
 FAMILIES = ("IPv4", "IPv6")
@@ -51,6 +51,10 @@ def inside(namespace):
         enter(home)
         os.close(there)
         os.close(home)
+
+
+def sysctl_path(name):
+    return "/proc/sys/" + name.replace(".", "/")
 
 
 class Together:
@@ -104,11 +108,17 @@ class KernelTunnel:
         return [f"10.1.0.{number}/32", f"fd00::{number}/128"]
 
     def sysctl(self, name):
-        return self.kernel.run("sysctl", "-n", name).stdout.strip()
+        with inside(self.kernel), open(sysctl_path(name)) as file:
+            return file.read().strip()
 
-    def set_sysctl(self, name, value):
+    def set_sysctl(self, name, value, space=None):
         """Whether it could be set."""
-        return self.kernel.run("sysctl", "-q", "-w", f"{name}={value}").returncode == 0
+        try:
+            with inside(space or self.kernel), open(sysctl_path(name), "w") as file:
+                file.write(str(value))
+            return True
+        except OSError:
+            return False
 
     def configuration(self, number):
         allowed = ", ".join(["10.1.0.1/32", "fd00::1/128", *self.reaches])
@@ -192,10 +202,10 @@ class KernelTunnel:
         except OSError:
             return False
 
-    def close_sockets(self):
-        for opened in self.sockets:
-            opened.close()
-        self.sockets = []
+    def plug(self, space, is_in):
+        """One end of the cable between the namespaces."""
+        device = ip("-n", space.name, "-o", "link", "show", "type", "veth").stdout.split()[1].partition("@")[0]
+        ip("-n", space.name, "link", "set", device, "up" if is_in else "down")
 
 
 class Node:
@@ -234,6 +244,7 @@ class Dial(Node):
     def __init__(self, tunnel, process, state):
         super().__init__(tunnel, process, state)
         self.input, self.outcome = process.child.stdin, process.child.stdout
+        self.limit = PROGRESS
         # Its end is a test's to expect.
         process.expected_to_run = False
 
@@ -242,7 +253,7 @@ class Dial(Node):
         self.input.flush()
 
     def recv(self, count):
-        if not select.select([self.outcome], [], [], PROGRESS)[0]:
+        if not select.select([self.outcome], [], [], self.limit)[0]:
             raise TimeoutError
         return os.read(self.outcome.fileno(), count)
 

@@ -30,7 +30,7 @@ OPTIONS = {"tcp_timestamps": TIMESTAMPS, "tcp_sack": SACK, "tcp_window_scaling":
 class SUITE(Suite):
     needs_root = True
     timeout = 180
-    tools = ["ip", "wg", "wireguard-go", "setpriv", "sysctl"]
+    tools = ["ip", "wg", "wireguard-go", "setpriv"]
 
     def set_up(self):
         self.tunnel = KernelTunnel(self, [ECHO, *DIALS])
