@@ -82,7 +82,8 @@ let package = Package(
         // What `scripts/bench micro` and the floods of `scripts/bench` run.
         .target(name: "BenchShim", dependencies: ["CSodium", "CCrypto"], path: "Benchmarks/Shim"),
         .executableTarget(
-            name: "bench", dependencies: ["BenchShim", "Inet", "Noise", "WGUserspace"], path: "Benchmarks/Bench", swiftSettings: strict),
+            name: "bench", dependencies: ["BenchShim", "Inet", "Noise", "WGUserspace", "TCPStack", "TestSupport"],
+            path: "Benchmarks/Bench", swiftSettings: strict),
 
         // What is fuzzed; tests replay the corpora on it.
         .target(

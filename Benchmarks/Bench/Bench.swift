@@ -1,4 +1,5 @@
 import BenchShim
+import Glibc
 import Inet
 import Noise
 import WGUserspace
@@ -18,6 +19,11 @@ import WGUserspace
                 let port = UInt16(arguments[5]), let rate = UInt64(arguments[6]), let count = Int(arguments[7])
             else { return usage() }
             Handshakes.run(seed: seed, peers: peers, responder: key, address: arguments[4], port: port, rate: rate, count: count)
+        case ("simulate", 3):
+            bench_print_by_line()
+            if arguments[1] == "--seconds", let seconds = Double(arguments[2]) { exit(Simulate.run(seconds: seconds)) }
+            if arguments[1] == "--seed", let seed = UInt64(arguments[2]) { exit(Simulate.run(seed: seed)) }
+            usage()
         default: usage()
         }
     }
@@ -26,6 +32,7 @@ import WGUserspace
         print(
             """
             usage: bench micro
+                   bench simulate (--seconds N | --seed SEED)
                    bench flood (junk|valid) PUBLIC-KEY ADDRESS PORT A-SECOND SECONDS
                    bench handshake-peers SEED COUNT
                    bench handshakes SEED PEERS PUBLIC-KEY ADDRESS PORT A-SECOND COUNT

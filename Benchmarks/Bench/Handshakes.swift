@@ -58,7 +58,9 @@ enum Handshakes {
             repeat {
                 guard bench_udp_receive(descriptor, &response, response.count, 500) >= 0 else { return false }
             } while response[0] != 2 || response.span.bytes.littleEndian32(at: 8) != index
-            guard let keys = try? handshake.finish(response: response.span.bytes, staticKey: key, presharedKey: .zero()) else { return false }
+            guard let keys = try? handshake.finish(response: response.span.bytes, staticKey: key, presharedKey: .zero()) else {
+                return false
+            }
             var keepalive = [UInt8](repeating: 0, count: 32)
             var words = keepalive.mutableSpan
             var message = words.mutableBytes

@@ -44,6 +44,8 @@ void *aligned_alloc(size_t alignment, size_t size) {
 
 uint64_t bench_allocations(void) { return atomic_load(&allocations); }
 
+void bench_print_by_line(void) { setvbuf(stdout, NULL, _IOLBF, 0); }
+
 uint64_t bench_nanoseconds(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);

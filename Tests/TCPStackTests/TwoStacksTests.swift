@@ -3,88 +3,78 @@ import TCPStack
 import TestSupport
 import Testing
 
-/// Two stacks over a seeded link.
+/// Two stacks over a seeded path.
 @Suite struct TwoStacksTests {
-    @Test("a request and its answer cross a perfect link and leave nothing behind", arguments: [IPAddress.Family.v4, .v6])
-    func requestAndAnswer(family: IPAddress.Family) throws {
-        let pair = StackPair(family: family, link: .perfect, seed: 1)
-        _ = try pair.server.listen(address: nil, port: 80, backlog: 16)
-        let id = try pair.client.connect(from: pair.clientAddress, to: SocketEndpoint(pair.serverAddress, port: 80), now: pair.now)
-        pair.start(client: id, request: 100, answer: 1000)
-        pair.run(until: .seconds(5))
-        #expect(pair.isFinished, "\(pair.summary)")
-        pair.run(until: .seconds(70))
-        #expect(pair.remains == 0)
+    @Test("a request and its answer cross a perfect path and leave nothing behind", arguments: [IPAddress.Family.v4, .v6])
+    func requestAndAnswer(family: IPAddress.Family) {
+        var scenario = Self.scenario(seed: 1, family: family, connections: 1, bytes: 0)
+        scenario.client.bytes = 100
+        scenario.server.bytes = 1000
+        #expect(scenario.run() == nil)
     }
 
-    @Test("1 MB each way on ten connections crosses a bad link, and every table is empty at the end", arguments: Self.links)
-    func lossyLink(link: StackPair.Link, family: IPAddress.Family, algorithm: CongestionAlgorithm) throws {
-        let seed = UInt64.random(in: 0...UInt64.max)
-        var configuration = StackConfiguration()
-        configuration.congestion = algorithm
+    @Test("1 MB each way on ten connections crosses a bad path, and every table is empty at the end", arguments: Self.paths)
+    func lossyPath(path: SimulatedPath.Quality, family: IPAddress.Family, algorithm: CongestionAlgorithm) {
+        var scenario = Self.scenario(seed: UInt64.random(in: 0...UInt64.max), family: family, connections: 10, bytes: 1_000_000)
+        scenario.path = path
+        scenario.configuration.congestion = algorithm
         // At 20 % loss, eight copies in a row are lost now and then.
-        if link.loss > 0.1 { configuration.userTimeout = .seconds(2000) }
-        let pair = StackPair(family: family, link: link, seed: seed, configuration: configuration)
-        _ = try pair.server.listen(address: nil, port: 80, backlog: 16)
-        for _ in 0..<10 {
-            let id = try pair.client.connect(from: pair.clientAddress, to: SocketEndpoint(pair.serverAddress, port: 80), now: pair.now)
-            pair.start(client: id, request: 1_000_000, answer: 1_000_000)
-        }
-        pair.run(until: .seconds(3000))
-        #expect(pair.isFinished, "seed \(seed): \(pair.summary)")
-        #expect(pair.remains == 0, "seed \(seed): \(pair.summary)")
+        if path.loss > 0.1 { scenario.configuration.userTimeout = .seconds(2000) }
+        let fault = scenario.run()
+        #expect(fault == nil, "seed \(scenario.seed)")
     }
 
-    static let links: [(StackPair.Link, IPAddress.Family, CongestionAlgorithm)] = [
-        (StackPair.Link(), .v4, .cubic),
-        (StackPair.Link(loss: 0.05, reorder: 0.05, duplicate: 0.02, corrupt: 0.01, jitter: .milliseconds(2)), .v4, .cubic),
-        (StackPair.Link(loss: 0.2, delay: .milliseconds(2)), .v6, .newReno),
-        (StackPair.Link(reorder: 0.3, duplicate: 0.3, jitter: .milliseconds(5)), .v6, .cubic),
+    static let paths: [(SimulatedPath.Quality, IPAddress.Family, CongestionAlgorithm)] = [
+        (quality { _ in }, .v4, .cubic),
+        (quality { ($0.loss, $0.reorder, $0.duplicate, $0.corrupt, $0.jitter) = (0.05, 0.05, 0.02, 0.01, .milliseconds(2)) }, .v4, .cubic),
+        (quality { ($0.loss, $0.delay) = (0.2, .milliseconds(2)) }, .v6, .newReno),
+        (quality { ($0.reorder, $0.duplicate, $0.jitter) = (0.3, 0.3, .milliseconds(5)) }, .v6, .cubic),
     ]
 
-    @Test("100 connections with small buffers and a reader with pauses survive 5 % loss") func manyConnections() throws {
-        let seed = UInt64.random(in: 0...UInt64.max)
-        var configuration = StackConfiguration()
-        configuration.receiveBufferInitial = 8192
-        configuration.receiveBufferMaximum = 32_768
-        configuration.sendBufferMaximum = 16_384
-        let link = StackPair.Link(loss: 0.05, reorder: 0.05, duplicate: 0.05, corrupt: 0.01, jitter: .milliseconds(3))
-        let pair = StackPair(family: .v4, link: link, seed: seed, configuration: configuration)
-        pair.readPause = .milliseconds(700)
-        _ = try pair.server.listen(address: nil, port: 80, backlog: 200)
-        for _ in 0..<100 {
-            let id = try pair.client.connect(from: pair.clientAddress, to: SocketEndpoint(pair.serverAddress, port: 80), now: pair.now)
-            pair.start(client: id, request: 40_000, answer: 60_000)
-        }
-        pair.run(until: .seconds(3000))
-        #expect(pair.isFinished, "seed \(seed): \(pair.summary)")
-        #expect(pair.remains == 0, "seed \(seed): \(pair.summary)")
+    private static func quality(_ body: (inout SimulatedPath.Quality) -> Void) -> SimulatedPath.Quality {
+        var quality = SimulatedPath.Quality()
+        body(&quality)
+        return quality
     }
 
-    @Test("links and buffers drawn at random carry every byte", arguments: 0..<6) func randomLinks(round: Int) throws {
-        let seed = UInt64.random(in: 0...UInt64.max)
-        let random = RandomSource.seeded(seed)
-        func chance(_ limit: Double) -> Double { Double(random.next(below: 1000)) / 1000 * limit }
+    @Test("100 connections with small buffers and a reader with pauses survive 5 % loss") func manyConnections() {
+        var scenario = Self.scenario(seed: UInt64.random(in: 0...UInt64.max), family: .v4, connections: 100, bytes: 50_000)
+        scenario.configuration.receiveBufferInitial = 8192
+        scenario.configuration.receiveBufferMaximum = 32_768
+        scenario.configuration.sendBufferMaximum = 16_384
+        scenario.path = Self.paths[1].0
+        scenario.client.reading = .slow(bytes: 32_768, every: .milliseconds(700))
+        scenario.server.reading = .slow(bytes: 32_768, every: .milliseconds(700))
+        let fault = scenario.run()
+        #expect(fault == nil, "seed \(scenario.seed)")
+    }
+
+    /// The same plan on all connections.
+    private struct Scenario {
+        var seed: UInt64
+        var family: IPAddress.Family
+        var connections: Int
+        var client: ApplicationPlan
+        var server: ApplicationPlan
+        var path = SimulatedPath.Quality()
         var configuration = StackConfiguration()
-        configuration.receiveBufferInitial = 1 << Int(11 + random.next(below: 8))
-        configuration.receiveBufferMaximum = configuration.receiveBufferInitial << Int(random.next(below: 5))
-        configuration.sendBufferMaximum = 1 << Int(11 + random.next(below: 8))
-        configuration.congestion = random.next(below: 2) == 0 ? .cubic : .newReno
-        configuration.mtu = 1280 + Int(random.next(below: 141))
-        configuration.userTimeout = .seconds(2000)
-        var link = StackPair.Link(loss: chance(0.1), reorder: chance(0.2), duplicate: chance(0.1), corrupt: chance(0.02))
-        link.delay = .microseconds(Int64(100 + random.next(below: 150_000)))
-        link.jitter = link.delay / Int(1 + random.next(below: 10))
-        let pair = StackPair(family: random.next(below: 2) == 0 ? .v4 : .v6, link: link, seed: seed, configuration: configuration)
-        if random.next(below: 2) == 0 { pair.readPause = .milliseconds(Int64(random.next(below: 500))) }
-        _ = try pair.server.listen(address: nil, port: 80, backlog: 16)
-        let (request, answer) = (Int(random.next(below: 100_000)), Int(random.next(below: 100_000)))
-        for _ in 0..<5 {
-            let id = try pair.client.connect(from: pair.clientAddress, to: SocketEndpoint(pair.serverAddress, port: 80), now: pair.now)
-            pair.start(client: id, request: request, answer: answer)
+
+        func run() -> String? {
+            let simulation = StackSimulation(
+                family: family, upstream: path, downstream: path, seed: seed, client: configuration, server: configuration)
+            for _ in 0..<connections { simulation.add(client: client, server: server) }
+            guard simulation.run(until: .seconds(3000)) else { return simulation.violation ?? "not through" }
+            for conversation in simulation.conversations {
+                for application in [conversation.client, conversation.server]
+                where !application.isComplete || application.reason != .finished { return "\(application)" }
+            }
+            return simulation.remains == 0 ? nil : "\(simulation.remains) entries and bytes are left"
         }
-        pair.run(until: .seconds(20_000))
-        #expect(pair.isFinished, "seed \(seed): \(pair.summary)")
-        #expect(pair.remains == 0, "seed \(seed): \(pair.summary)")
+    }
+
+    private static func scenario(seed: UInt64, family: IPAddress.Family, connections: Int, bytes: Int) -> Scenario {
+        Scenario(
+            seed: seed, family: family, connections: connections, client: ApplicationPlan(bytes: bytes),
+            server: ApplicationPlan(bytes: bytes))
     }
 }

@@ -14,6 +14,9 @@ uint64_t bench_open(uint8_t *work, uint8_t *sealed, size_t size, int rounds);
 uint64_t bench_x25519_sodium(int rounds);
 uint64_t bench_x25519_crypto(int rounds);
 
+/// What is printed leaves with each line, to whatever it goes.
+void bench_print_by_line(void);
+
 /// A monotonic clock.
 uint64_t bench_nanoseconds(void);
 

@@ -1,0 +1,29 @@
+import Glibc
+import Inet
+import TestSupport
+import Testing
+
+/// Two stacks under whatever a path and applications can do to them.
+@Suite struct StackSimulationTests {
+    /// New each time; KAKUREMICHI_SEED repeats a run.
+    static let seed: UInt64 = {
+        let given = getenv("KAKUREMICHI_SEED").flatMap { UInt64(String(cString: $0)) }
+        let seed = given ?? UInt64.random(in: 0...UInt64.max)
+        print("simulation: KAKUREMICHI_SEED=\(seed)")
+        return seed
+    }()
+
+    @Test("whatever is drawn, bytes arrive whole and nothing stays behind", arguments: 0..<40) func drawn(round: Int) {
+        for number in 0..<100 { Self.expectGood(.drawn(from: Self.seed &+ UInt64(round * 100 + number))) }
+    }
+
+    @Test("10,000 connections at once come and go", arguments: [IPAddress.Family.v4, .v6]) func tenThousand(family: IPAddress.Family) {
+        Self.expectGood(.large(family, seed: Self.seed))
+    }
+
+    static func expectGood(_ scenario: StackScenario) {
+        guard let fault = scenario.run() else { return }
+        let smallest = scenario.shrunk()
+        Issue.record("bench simulate --seed \(scenario.seed): \(fault)\nsmallest: \(smallest)\n\(smallest.run() ?? "")")
+    }
+}
