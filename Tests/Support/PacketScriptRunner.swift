@@ -152,7 +152,7 @@ package final class PacketScriptRunner {
         for event in harness.events() {
             switch event {
             case .accepted(_, let accepted): adopt(accepted)
-            case .connected, .readable, .writable, .inputClosed, .closed: break
+            case .connected, .readable, .writable, .inputClosed, .urgent, .datagrams, .udpWritable, .udpError, .udpClosed, .closed: break
             }
             events.append(event)
         }
@@ -258,6 +258,11 @@ package final class PacketScriptRunner {
         case .readable: "readable"
         case .writable: "writable"
         case .inputClosed: "input-closed"
+        case .urgent: "urgent"
+        case .datagrams: "datagrams"
+        case .udpWritable: "udp-writable"
+        case .udpError: "udp-error"
+        case .udpClosed: "udp-closed"
         case .closed(_, let reason): "closed \(reason)"
         }
     }

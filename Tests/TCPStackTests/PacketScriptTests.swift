@@ -7,8 +7,6 @@ import Testing
 @Suite struct PacketScriptTests {
     /// Scripts that show what the stack does not do yet, by file.
     static let notYet: [String: String] = [
-        "22-probe-new-data.pkt": "no TLP", "22-probe-one-segment.pkt": "no TLP", "22-tail-loss.pkt": "no TLP",
-        "23-reordering-window.pkt": "no RACK", "25-spurious-recovery.pkt": "no undo", "25-spurious-timeout.pkt": "no undo",
         "56-syn-flood.pkt": "no SYN cookies", "58-fragment-flood.pkt": "no reassembly",
     ]
     /// Scenarios that need more computation than a script is good for.
