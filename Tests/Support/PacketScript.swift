@@ -189,7 +189,7 @@ struct SegmentForm {
         }
     }
 
-    /// PSH is compared only where it is named: see `Segment.differs`.
+    /// PSH, ECE and CWR are compared only where they are named: see `Segment.differs`.
     private static func flags(_ names: String) throws(PacketScript.Fault) -> TCPFlags? {
         if names == "*" { return nil }
         let letters: [Character: TCPFlags] = [

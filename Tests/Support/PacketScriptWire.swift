@@ -174,8 +174,8 @@ extension PacketScriptRunner {
     func difference(_ form: SegmentForm, _ departure: Departure) -> String? {
         let segment = departure.segment
         if let flags = form.flags {
-            let compared = flags.contains(.psh) ? segment.flags : segment.flags.subtracting(.psh)
-            guard flags == compared else { return "other flags came" }
+            let optional: TCPFlags = [.psh, .ece, .cwr]
+            guard flags == segment.flags.subtracting(optional.subtracting(flags)) else { return "other flags came" }
         }
         if let seq = form.seq, !seq.matches(segment.seq) { return "seq is \(segment.seq)" }
         let end = segment.seq &+ UInt32(segment.text.count)
