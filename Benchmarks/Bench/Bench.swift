@@ -10,6 +10,8 @@ import WGUserspace
         let arguments = Array(CommandLine.arguments.dropFirst())
         switch (arguments.first, arguments.count) {
         case ("micro", 1): Micro.run()
+        case ("stack", 1...2): if !StackMicro.run(only: arguments.dropFirst().first) { usage() }
+        case ("goodput", 1): Goodput.table(seeds: 5)
         case ("flood", 7): flood(Array(arguments[1...]))
         case ("handshake-peers", 3):
             guard let seed = UInt64(arguments[1]), let count = Int(arguments[2]) else { return usage() }
@@ -32,6 +34,8 @@ import WGUserspace
         print(
             """
             usage: bench micro
+                   bench stack [bulk|rr|idle|time-wait|path]
+                   bench goodput
                    bench simulate (--seconds N | --seed SEED)
                    bench flood (junk|valid) PUBLIC-KEY ADDRESS PORT A-SECOND SECONDS
                    bench handshake-peers SEED COUNT

@@ -193,7 +193,7 @@ enum Micro {
 
     private static func best(_ body: () -> Double) -> Double { (0..<rounds).map { _ in body() }.min() ?? 0 }
 
-    private static func report(_ name: String, _ value: Double, _ unit: String, _ baseline: Double?) {
+    static func report(_ name: String, _ value: Double, _ unit: String, _ baseline: Double?) {
         let shown = (value * 1000).rounded() / 1000
         print(
             "\(name) \(shown) \(unit)"

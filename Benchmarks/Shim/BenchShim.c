@@ -2,6 +2,7 @@
 #include "BenchShim.h"
 
 #include <arpa/inet.h>
+#include <malloc.h>
 #include <openssl/evp.h>
 #include <poll.h>
 #include <sodium.h>
@@ -44,11 +45,22 @@ void *aligned_alloc(size_t alignment, size_t size) {
 
 uint64_t bench_allocations(void) { return atomic_load(&allocations); }
 
+uint64_t bench_heap_bytes(void) {
+    struct mallinfo2 now = mallinfo2();
+    return now.uordblks + now.hblkhd;
+}
+
 void bench_print_by_line(void) { setvbuf(stdout, NULL, _IOLBF, 0); }
 
 uint64_t bench_nanoseconds(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+uint64_t bench_processor_nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 

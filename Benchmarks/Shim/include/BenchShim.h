@@ -6,6 +6,9 @@
 /// Allocations of this process since it began.
 uint64_t bench_allocations(void);
 
+/// Bytes that are allocated now.
+uint64_t bench_heap_bytes(void);
+
 /// Nanoseconds that `rounds` calls of libsodium's seal take on `size` bytes of `buffer`, from C; 16 bytes of room behind them.
 uint64_t bench_seal(uint8_t *buffer, size_t size, int rounds);
 /// The same for open, with a fresh copy of `sealed` in `work` for each. 0 if one fails.
@@ -16,6 +19,9 @@ uint64_t bench_x25519_crypto(int rounds);
 
 /// What is printed leaves with each line, to whatever it goes.
 void bench_print_by_line(void);
+
+/// CPU time of this thread.
+uint64_t bench_processor_nanoseconds(void);
 
 /// A monotonic clock.
 uint64_t bench_nanoseconds(void);
