@@ -117,7 +117,7 @@ import Testing
         let id = try script.stack.openUDP(address: nil, port: 53)
         for _ in 0..<1000 { try script.sendFrom(id, [1], to: script.peer) }
         // ACKs open the congestion window while datagrams wait.
-        script.write(connection, filled(900_000, with: 1))
+        script.write(connection, filled(200_000, with: 1))
         var acknowledged: UInt32 = 5001
         var (tcp, udp, longestTCP, longestUDP, run) = (0, 0, 0, 0, 0)
         var wasUDP: Bool?
@@ -133,6 +133,7 @@ import Testing
                 tcp += 1
                 longestTCP = max(longestTCP, run)
                 acknowledged &+= UInt32(segment?.text.count ?? 0)
+                script.write(connection, filled(2000, with: 1))
                 script.now += .microseconds(100)
                 script.send(.ack, seq: 1001, ack: acknowledged, window: 65_535)
             }
