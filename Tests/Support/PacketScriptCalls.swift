@@ -29,8 +29,6 @@ extension PacketScriptRunner {
             peerShift = iss &- 1000
         default: throw PacketScript.Fault(description: "no such setting")
         }
-        // The stack may have been made for the line before.
-        harness = TCPScript(configuration: configuration, family: family)
     }
 
     /// `use established|connected [rtt TIME] [options of the peer's SYN]`: the handshake, after which time is zero.
