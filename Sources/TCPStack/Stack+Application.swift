@@ -57,7 +57,7 @@ extension Stack {
     }
 
     /// Queues bytes to be sent; allowed before `.connected`.
-    /// - Returns: the bytes taken. If fewer than given, `.writable` follows when half of the buffer is free.
+    /// - Returns: the bytes taken. If fewer than given, `.writable` follows when half of the buffer is free, or 256 KB.
     /// - Throws: `.noSuchConnection`, `.outputClosed`.
     public mutating func write(_ id: ConnectionID, _ bytes: RawSpan, now: Instant) throws(StackError) -> Int {
         guard let index = index(of: id) else { throw .noSuchConnection }

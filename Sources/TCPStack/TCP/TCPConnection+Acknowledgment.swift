@@ -112,7 +112,7 @@ extension TCPConnection {
         } else {
             armRetransmit(now: now)
         }
-        if flags.contains(.wantsWritable), sendBuffer.room >= sendBuffer.limit / 2 {
+        if flags.contains(.wantsWritable), sendBuffer.room >= min(sendBuffer.limit / 2, Self.worthwhileRoom) {
             flags.remove(.wantsWritable)
             events.insert(.writable)
         }
@@ -223,6 +223,9 @@ extension TCPConnection {
         congestionMark = snd.nxt
         flags.insert(.reducedWindow)
     }
+
+    /// Room in a large send buffer that the application is told of: half of it would be half of what is in flight.
+    private static let worthwhileRoom = 256 * 1024
 
     /// The window grows only while it is what holds us back.
     private mutating func grow(by acknowledged: Int, afterTimeout: Bool, flightBefore: Int, sample: Interval?, now: Instant) {

@@ -149,9 +149,13 @@ extension TCPConnection {
         }
         if flightSize == 0, now.since(lastDataSent) > rtt.rto { congestion.idled() }
         let pipe = currentPipe
-        guard isProbe || pipe == 0 || (pipe + count <= congestion.cwnd && isPaced(now: now)) else {
-            flags.insert(.isCwndLimited)
-            return nil
+        if !isProbe, pipe > 0 {
+            let fits = pipe + count <= congestion.cwnd
+            guard fits, isPaced(now: now) else {
+                // Where the pacer alone holds us back, the window is in use only if much of it is in flight.
+                if !fits || pipe * 2 >= congestion.cwnd { flags.insert(.isCwndLimited) }
+                return nil
+            }
         }
         // The answer came, and the peer had nothing to add before: the ACK could have waited for it.
         if flags.contains(.hasAcknowledgedEarly) { flags.subtract([.hasAcknowledgedEarly, .acknowledgesEarly]) }

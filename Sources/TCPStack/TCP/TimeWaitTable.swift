@@ -134,7 +134,7 @@ struct TimeWaitTable: ~Copyable {
 
     private mutating func append(_ index: Int, expires: Instant) {
         // The order is that of insertion: nothing expires before what came before it.
-        latest = max(latest, (expires.nanoseconds + (1 << Self.tickShift) - 1) >> Self.tickShift)
+        latest = max(latest, expires.nanoseconds >> Self.tickShift)
         entries[index].expires = UInt32(truncatingIfNeeded: latest)
         entries[index].previous = last
         entries[index].next = Self.none
