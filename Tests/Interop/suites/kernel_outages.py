@@ -100,6 +100,10 @@ class SUITE(Suite):
         self.survives(24)
 
     @test
+    def an_outage_of_28_s_is_survived(self):
+        self.survives(28)
+
+    @test
     def an_outage_of_45_s_ends_what_we_send(self):
         """Ours give up while the cable is out, and say so. The kernel's own ends learn it when it is back."""
         connections = Connections(self.tunnel, 120)
