@@ -73,6 +73,12 @@ let package = Package(
             ],
             path: "Examples/TunnelDial", swiftSettings: strict),
         .executableTarget(
+            name: "TunnelEchoUDP",
+            dependencies: [
+                "NIOWireGuard", .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            path: "Examples/TunnelEchoUDP", swiftSettings: strict),
+        .executableTarget(
             name: "TunnelListen",
             dependencies: [
                 "NIOWireGuard", .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),

@@ -286,7 +286,7 @@ extension Stack {
             case .lingering where udp.sockets[index].outgoing.isEmpty:
                 releaseUDP(index)
                 continue
-            case .open, .lingering, .ended: break
+            case .open, .lingering, .ended: udp.sockets[index].announceRoom()
             }
             settleUDP(index)
         }

@@ -164,6 +164,15 @@ import Testing
         #expect(script.stack.brokenInvariant() == nil)
     }
 
+    @Test("a sender that waits for room hears of it when a removed peer makes room") func purgeMakesRoom() throws {
+        let script = TCPScript()
+        let id = try script.stack.openUDP(address: nil, port: 53)
+        while try script.sendFrom(id, filled(1000, with: 1), to: script.peer) {}
+        script.stack.purge(remote: [IPPrefix(host: script.remote)], now: script.now)
+        #expect(script.events() == [.udpWritable(id)])
+        #expect(script.stack.counts.bufferedBytes == 0 && script.nextPacket() == nil)
+    }
+
     @Test("an address that is no longer ours takes along its sockets and datagrams") func addressGone() throws {
         let script = TCPScript()
         let second = IPAddress(v4: 10, 1, 0, 9)

@@ -53,13 +53,17 @@ struct UDPSocket: ~Copyable {
         guard let next = outgoing.first else { return nil }
         let start = offset + SegmentWriter.ipHeaderLength(next.remote.address.family) + UDPHeader.size
         guard let (record, _) = outgoing.popFirst(into: &buffer, at: start) else { return nil }
-        if isShort, outgoing.isHalfFree, life == .open {
-            isShort = false
-            events.insert(.writable)
-        }
+        announceRoom()
         return UDPHeader.finish(
             into: &buffer, at: offset, source: SocketEndpoint(record.local, port: port), destination: record.remote,
             payloadLength: record.length, hopLimit: hopLimit, trafficClass: trafficClass)
+    }
+
+    /// Whoever was refused may send again.
+    mutating func announceRoom() {
+        guard isShort, outgoing.isHalfFree, life == .open else { return }
+        isShort = false
+        events.insert(.writable)
     }
 }
 
