@@ -68,6 +68,12 @@ final class InterfaceLoop: @unchecked Sendable {
 
     var isClosed: Bool { closing != nil }
 
+    /// Waits for the last bytes and FINs of connections that the application has closed.
+    func drain(until deadline: NIODeadline) -> EventLoopFuture<Void> {
+        guard !isClosed, core.stack.lingeringConnections > 0, .now() < deadline else { return eventLoop.makeSucceededVoidFuture() }
+        return eventLoop.scheduleTask(in: Self.drainInterval) {}.futureResult.flatMap { [self] in drain(until: deadline) }
+    }
+
     /// Connections end with a reset, the datagrams that say so are sent, keys are wiped.
     func close() -> EventLoopFuture<Void> {
         if let closing { return closing }
@@ -281,4 +287,5 @@ final class InterfaceLoop: @unchecked Sendable {
     /// Two clocks are not read at one moment.
     private static let shortestSuspension = Duration.milliseconds(500)
     private static let resetsAtOnce = 1024
+    private static let drainInterval = TimeAmount.milliseconds(10)
 }

@@ -206,10 +206,15 @@ public final class WireGuardInterface: @unchecked Sendable {
         eventLoop.submit { self.interfaceLoop.receivedBytes(fromPeerOwning: address) }
     }
 
+    /// Waits until the peers have acknowledged what closed channels had still to send, at most for `limit`.
+    public func drain(within limit: TimeAmount) -> EventLoopFuture<Void> {
+        eventLoop.flatSubmit { self.interfaceLoop.drain(until: .now() + limit) }
+    }
+
     /// Resets every connection and closes the sockets. Keys are wiped. Completes when every channel has closed, so the loops of
     /// all channels must still run.
     ///
-    /// What an application has closed itself may still have bytes to send: they are lost.
+    /// What an application has closed itself may still have bytes to send: they are lost, unless `drain` has been waited for.
     public func close() -> EventLoopFuture<Void> {
         eventLoop.flatSubmit {
             self.resolver.close()

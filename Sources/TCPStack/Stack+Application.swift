@@ -126,6 +126,11 @@ extension Stack {
         settle(index, now: now)
     }
 
+    /// Connections that the application has closed and whose last bytes or FIN are not acknowledged yet. Walks all.
+    public var lingeringConnections: Int {
+        (0..<connections.slotCount).count { connections.isOccupied($0) && connections[$0].isLingering }
+    }
+
     /// Both ends of a connection; `nil` for a dead ID.
     public func endpoints(of id: ConnectionID) -> (local: SocketEndpoint, remote: SocketEndpoint)? {
         guard let index = index(of: id) else { return nil }

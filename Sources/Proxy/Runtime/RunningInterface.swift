@@ -185,9 +185,14 @@ final class RunningInterface: Sendable {
         await uapi?.close()
         await admin?.close()
         await metricsListener?.close()
+        // What has been taken from an application is delivered: its connections are closed, their last bytes may be under way.
+        try? await interface.drain(within: Self.drainLimit).get()
         try? await interface.close().get()
         timestamps?.save()
     }
+
+    /// A peer that takes the last bytes of a connection slowly has so long for them.
+    static let drainLimit = TimeAmount.seconds(10)
 }
 
 extension InterfaceSettings {
