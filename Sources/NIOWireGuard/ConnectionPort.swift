@@ -7,7 +7,7 @@ import TCPStack
 ///
 /// Not sendable by itself: it crosses loops only as an opaque reference inside mailbox messages, and every member is
 /// touched on the interface's loop.
-final class ConnectionPort: @unchecked Sendable {
+final class ConnectionPort: QueuedPort, @unchecked Sendable {
     /// What the channel asks of the interface.
     enum Request: Sendable {
         case connect(to: SocketEndpoint, from: IPAddress?, options: ConnectionOptions)
@@ -41,7 +41,6 @@ final class ConnectionPort: @unchecked Sendable {
     private var wantsRead = false
     private var hasInputEnded = false
     private var hasReportedInputEnd = false
-    /// Whether the port stands in the interface's list of ports to look at in this turn.
     var isQueuedForRead = false
 
     init(interface: InterfaceLoop, channel: WireGuardChannel, id: ConnectionID?) {
@@ -174,4 +173,11 @@ final class ConnectionPort: @unchecked Sendable {
         if let id { interface.forget(id, port: self) }
         id = nil
     }
+}
+
+/// A port that has something to deliver in this turn of the interface's loop.
+protocol QueuedPort: AnyObject {
+    /// Whether the port stands in the interface's list of ports to look at in this turn.
+    var isQueuedForRead: Bool { get set }
+    func deliver()
 }

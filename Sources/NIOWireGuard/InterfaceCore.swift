@@ -41,8 +41,11 @@ public struct InterfaceCore: ~Copyable {
             guard let packet = stack.pollTransmit(into: &buffer, at: offset + Self.headroom, now: now) else { return nil }
             switch device.send(packet, in: &buffer, now: now) {
             case .datagram(let transmit): return transmit
-            // A staged packet asks for a handshake, which the device gives on the next round.
-            case .staged, .dropped: continue
+            // A staged packet asks for a handshake, which the device gives on the next round. It measures no round trip.
+            case .staged:
+                stack.packetWasHeldBack()
+                continue
+            case .dropped: continue
             }
         }
     }

@@ -54,7 +54,7 @@ extension InterfaceLoop {
         return port
     }
 
-    func queueForRead(_ port: ConnectionPort) {
+    func queueForRead(_ port: any QueuedPort) {
         guard !port.isQueuedForRead else { return }
         port.isQueuedForRead = true
         readQueue.append(port)

@@ -31,8 +31,8 @@ extension InterfaceLoop {
         }
     }
 
-    /// Changes the peers, and ends every connection whose inner address the change took from its peer: the bytes of one
-    /// peer's connection must not reach another peer.
+    /// Changes the peers, and ends every connection whose inner address the change took from its peer, and drops the datagrams that
+    /// wait to go there: the bytes for one peer must not reach another peer.
     func changePeers<Result>(_ change: (inout InterfaceCore, Instant) -> Result) -> Result {
         withCore { core, now in
             var owners: [IPAddress: PeerID] = [:]
@@ -40,9 +40,16 @@ extension InterfaceLoop {
                 guard let remote = core.stack.endpoints(of: id)?.remote.address, owners[remote] == nil else { continue }
                 owners[remote] = core.device.peer(owning: remote)
             }
+            var remotes: Set<IPAddress> = []
+            core.stack.forEachUDPRemote { remotes.insert($0) }
+            for case let port? in datagramPorts { remotes.formUnion(port.waitingRemotes) }
+            for remote in remotes { owners[remote] = core.device.peer(owning: remote) }
             let result = change(&core, now)
             let lost = owners.filter { core.device.peer(owning: $0.key) != $0.value }.map { IPPrefix(host: $0.key) }
-            if !lost.isEmpty { core.stack.purge(remote: lost, now: now) }
+            if !lost.isEmpty {
+                core.stack.purge(remote: lost, now: now)
+                for case let port? in datagramPorts { port.purge { remote in lost.contains { $0.contains(remote) } } }
+            }
             return result
         }
     }

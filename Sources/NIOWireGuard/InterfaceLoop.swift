@@ -18,8 +18,10 @@ final class InterfaceLoop: @unchecked Sendable {
     /// By the slot of their `ConnectionID`.
     var ports: [ConnectionPort?] = []
     var listeners: [ListenerID: AcceptHandler] = [:]
+    /// By the slot of their `UDPSocketID`.
+    var datagramPorts: [DatagramPort?] = []
     /// Each port at most once.
-    var readQueue = CircularBuffer<ConnectionPort>()
+    var readQueue = CircularBuffer<any QueuedPort>()
     private var isTurnScheduled = false
     private var isRestScheduled = false
     /// What dials choose their source from.
@@ -81,10 +83,12 @@ final class InterfaceLoop: @unchecked Sendable {
             // Nobody has heard of it yet.
             case .accepted(_, let id): core.stack.abort(id, now: now)
             case .closed(let id, let reason): port(for: id)?.finish(TunnelError(reason))
-            case .connected, .readable, .writable, .inputClosed: break
+            case .udpClosed(let id): datagramPort(for: id)?.finish(.aborted)
+            case .connected, .readable, .writable, .inputClosed, .urgent, .datagrams, .udpWritable, .udpError: break
             }
         }
         var ends = ports.compactMap { $0?.channel?.closeFuture }
+        ends += closeDatagramPorts()
         for (count, port) in ports.enumerated() {
             // The stack's room for resets is bounded.
             if count % Self.resetsAtOnce == 0 { transmit(now: now) }
@@ -192,8 +196,14 @@ final class InterfaceLoop: @unchecked Sendable {
             accept(id, endpoints)
         case .readable(let id): if let port = port(for: id) { queueForRead(port) }
         case .writable(let id): port(for: id)?.handleWritable()
+        // Urgent data is read in line.
+        case .urgent: break
         case .inputClosed(let id): port(for: id)?.handleInputClosed()
         case .closed(let id, let reason): port(for: id)?.finish(TunnelError(reason))
+        case .datagrams(let id): if let port = datagramPort(for: id) { queueForRead(port) }
+        case .udpWritable(let id): datagramPort(for: id)?.handleWritable()
+        case .udpError(let id, let failure): datagramPort(for: id)?.handleFailure(failure)
+        case .udpClosed(let id): datagramPort(for: id)?.finish(.aborted)
         }
     }
 

@@ -13,6 +13,7 @@ public struct InterfaceStatus: Sendable {
     public var tcpConnections = 0
     public var timeWaitConnections = 0
     public var listeners = 0
+    public var udpSockets = 0
     public var bufferedBytes = 0
     /// Drops by reason, those that happened.
     public var drops: [(reason: String, count: UInt64)] = []
@@ -45,6 +46,7 @@ extension InterfaceLoop {
             status.tcpConnections = counts.connections
             status.timeWaitConnections = counts.timeWait
             status.listeners = counts.listeners
+            status.udpSockets = counts.udpSockets
             status.bufferedBytes = counts.bufferedBytes
             status.drops = core.device.drops.nonZero.map { ("wireguard \($0.reason)", $0.count) }
             let stackDrops = core.stack.drops

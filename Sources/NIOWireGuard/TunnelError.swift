@@ -16,8 +16,14 @@ public enum TunnelError: Error, Equatable, Sendable, CustomStringConvertible {
     case noSourceAddress
     /// The stack refused: its limit is reached or the address is in use. The text names it.
     case unavailable(String)
+    /// A datagram of more than `limit` bytes does not fit into one packet of the interface's MTU.
+    case messageTooLarge(limit: Int)
+    /// The channel holds as many datagrams as it may: the writer did not look at `isWritable`.
+    case queueFull
     /// The interface is closed.
     case interfaceClosed
+    /// The buffers of all connections together had reached their limit, and those of this one were the largest.
+    case outOfMemory
 
     init?(_ reason: CloseReason) {
         switch reason {
@@ -27,6 +33,7 @@ public enum TunnelError: Error, Equatable, Sendable, CustomStringConvertible {
         case .timedOut: self = .timedOut
         case .aborted: self = .aborted
         case .unreachable: self = .unreachable
+        case .outOfMemory: self = .outOfMemory
         }
     }
 
@@ -37,8 +44,11 @@ public enum TunnelError: Error, Equatable, Sendable, CustomStringConvertible {
         case .reset: "connection reset inside the tunnel"
         case .unreachable: "destination unreachable inside the tunnel"
         case .aborted: "connection aborted"
+        case .outOfMemory: "connection dropped: it held most of the memory that all connections may have"
         case .noSourceAddress: "the interface has no address of the destination's family"
         case .unavailable(let reason): "the tunnel's TCP/IP stack refused: \(reason)"
+        case .messageTooLarge(let limit): "the datagram is larger than \(limit) bytes, which is what fits into one packet of the tunnel"
+        case .queueFull: "too many datagrams wait to be sent through the tunnel"
         case .interfaceClosed: "the WireGuard interface is closed"
         }
     }

@@ -355,7 +355,7 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
 }
 
 /// Carries a value to the one loop that will use it.
-private struct UncheckedBox<Value>: @unchecked Sendable {
+struct UncheckedBox<Value>: @unchecked Sendable {
     let value: Value
     init(_ value: Value) { self.value = value }
 }

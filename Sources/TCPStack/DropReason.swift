@@ -9,7 +9,7 @@ public enum DropReason: Int, CaseIterable, Sendable, Hashable {
     /// Fragments are not reassembled.
     case fragment
     case unknownProtocol
-    /// The TCP, UDP or ICMP header does not parse.
+    /// The TCP header does not parse.
     case malformedSegment
     case badChecksum
     /// A segment without a connection, answered by a reset unless it was one.
@@ -44,6 +44,14 @@ public enum DropReason: Int, CaseIterable, Sendable, Hashable {
     case unhandledICMP
     /// A segment for a connection in TIME-WAIT that is answered by its last ACK at most.
     case timeWait
+    /// The UDP header does not parse, or its length is wrong.
+    case malformedDatagram
+    /// A datagram for a port without a socket, answered by port unreachable.
+    case noSocket
+    /// `udpReceiveBufferMaximum` or `udpReceiveDatagramsMaximum` is reached.
+    case receiveQueueFull
+    /// A datagram that waited in a queue of UDP when its peer or our address was taken away.
+    case purgedDatagram
 }
 
 /// A count for each `DropReason`.
@@ -57,5 +65,5 @@ public struct DropCounters: Sendable, Equatable {
     /// All drops.
     public var total: UInt64 { counts.reduce(0, &+) }
 
-    mutating func count(_ reason: DropReason) { counts[reason.rawValue] &+= 1 }
+    mutating func count(_ reason: DropReason, times: Int = 1) { counts[reason.rawValue] &+= UInt64(times) }
 }

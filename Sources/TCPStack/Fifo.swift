@@ -8,6 +8,12 @@ package struct Fifo<Element: Sendable>: Sendable {
 
     package var isEmpty: Bool { count == 0 }
     package var first: Element? { count == 0 ? nil : storage[head] }
+    /// Elements that fit without an allocation.
+    package var capacity: Int { storage.count }
+
+    package func forEach(_ body: (Element) -> Void) {
+        for offset in 0..<count { body(storage[(head + offset) % storage.count]) }
+    }
 
     package mutating func append(_ element: Element) {
         if count == storage.count {

@@ -18,8 +18,20 @@ package struct RingBuffer: ~Copyable {
         precondition(used >= 0 && used <= capacity, "more bytes used than there are")
         var newCapacity = max(capacity, Self.smallestCapacity)
         while newCapacity < needed, newCapacity < Self.doublingEnds { newCapacity *= 2 }
-        // Large rings grow by steps: twice the bound of a window would be too much memory.
-        if newCapacity < needed { newCapacity = (needed + Self.step - 1) / Self.step * Self.step }
+        // Large rings grow by half: twice the bound of a window would be too much memory.
+        while newCapacity < needed { newCapacity += newCapacity / 2 }
+        reallocate(newCapacity, keeping: used)
+    }
+
+    /// Gives memory back that is much more than the first `used` bytes need.
+    package mutating func shrink(keeping used: Int) {
+        guard used > 0 else { return release() }
+        var enough = Self.smallestCapacity
+        while enough < used { enough *= 2 }
+        if enough * 4 <= capacity { reallocate(enough, keeping: used) }
+    }
+
+    private mutating func reallocate(_ newCapacity: Int, keeping used: Int) {
         let bytes = UnsafeMutableRawPointer.allocate(byteCount: newCapacity, alignment: 16)
         if used > 0, let storage = unsafe storage {
             let first = min(used, capacity - head)
@@ -82,5 +94,4 @@ package struct RingBuffer: ~Copyable {
     /// 4,096 bytes: enough for a request; a bulk transfer doubles a few times.
     private static let smallestCapacity = 4096
     private static let doublingEnds = 1 << 20
-    private static let step = 1 << 18
 }

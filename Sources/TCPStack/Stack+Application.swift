@@ -57,13 +57,28 @@ extension Stack {
     }
 
     /// Queues bytes to be sent; allowed before `.connected`.
-    /// - Returns: the bytes taken. If fewer than given, `.writable` follows when half of the buffer is free.
+    /// - Returns: the bytes taken. If fewer than given, `.writable` follows when half of the buffer is free, or 256 KB.
     /// - Throws: `.noSuchConnection`, `.outputClosed`.
     public mutating func write(_ id: ConnectionID, _ bytes: RawSpan, now: Instant) throws(StackError) -> Int {
         guard let index = index(of: id) else { throw .noSuchConnection }
-        let accepted = try connections[index].write(bytes, now: now)
+        let accepted = try connections[index].write(bytes, mayGrow: !isShortOfMemory, now: now)
+        settle(index, now: now)
+        evictIfNeeded(now: now)
+        return accepted
+    }
+
+    /// Like `write`; the last byte taken ends urgent data, of which the peer is told at once (RFC 9293 §3.8.5).
+    public mutating func writeUrgent(_ id: ConnectionID, _ bytes: RawSpan, now: Instant) throws(StackError) -> Int {
+        guard let index = index(of: id) else { throw .noSuchConnection }
+        let accepted = try connections[index].write(bytes, isUrgent: true, mayGrow: !isShortOfMemory, now: now)
         settle(index, now: now)
         return accepted
+    }
+
+    /// Unread bytes up to the end of urgent data; 0 without any. Some of them may not have arrived yet.
+    public func urgentBytes(_ id: ConnectionID) -> Int {
+        guard let index = index(of: id) else { return 0 }
+        return connections[index].urgentBytes
     }
 
     /// Takes in-order bytes out; opens the receive window.
@@ -71,7 +86,7 @@ extension Stack {
     /// - Throws: `.noSuchConnection`.
     public mutating func read(_ id: ConnectionID, into target: inout MutableRawSpan, now: Instant) throws(StackError) -> Int {
         guard let index = index(of: id) else { throw .noSuchConnection }
-        let count = connections[index].read(into: &target, now: now)
+        let count = connections[index].read(into: &target, mayGrow: !isShortOfMemory, now: now)
         settle(index, now: now)
         return count
     }

@@ -26,7 +26,8 @@ extension Stack {
         let sequence = initialSequence.generate(local: local, remote: remote, now: now)
         let connection = TCPConnection(
             local: local, remote: remote, listener: listener, iss: sequence.iss, timestampOffset: sequence.timestampOffset,
-            limits: TCPConnection.Limits(configuration, options), configuration: configuration, now: now)
+            limits: TCPConnection.Limits(configuration, options), configuration: configuration,
+            pathMTU: pathMTUs.mtu(to: remote.address, now: now), now: now)
         let index = Int(connections.insert(connection).index)
         flows.insert(.connection(index), hash: hash)
         connections[index].flags.insert([.isRegistered, .needsPoll])
@@ -39,6 +40,7 @@ extension Stack {
         bufferedBytes += report.bytes
         bufferMemory += report.memory
         if report.hasLeftSynQueue { leaveSynQueue(index) }
+        if report.hasNewPathMTU { learnPathMTU(index, now: now) }
         if report.isRetiring { retire(index, now: now) }
         let handle = connections.handle(at: index)
         if report.hasEvents { eventQueue.append(handle) }
@@ -50,6 +52,15 @@ extension Stack {
         deadlines.schedule(index, at: report.deadline)
     }
 
+    private mutating func learnPathMTU(_ index: Int, now: Instant) {
+        let (path, remote) = (connections[index].pathMTU, connections[index].remote.address)
+        if path.isReduced {
+            pathMTUs.learn(path.mtu, to: remote, expires: now + configuration.pathMTULifetime)
+        } else {
+            pathMTUs.forget(remote)
+        }
+    }
+
     /// The protocol has ended: the last segment leaves, the flow is free or passes to TIME-WAIT.
     private mutating func retire(_ index: Int, now: Instant) {
         let (local, remote) = (connections[index].local, connections[index].remote)
@@ -58,7 +69,9 @@ extension Stack {
         connections[index].flags.remove(.isRegistered)
         deadlines.remove(index)
         let isReset = connections[index].flags.contains(.needsReset)
-        if isReset || connections[index].state == .timeWait {
+        // Our ACK of the peer's FIN has left already if both sides closed at once.
+        let isOwed = connections[index].lastAcknowledgmentSent != connections[index].rcv.nxt
+        if isReset || (connections[index].state == .timeWait && isOwed) {
             connections[index].flags.remove(.needsReset)
             var buffer = takeScratch()
             defer { scratch = buffer }
@@ -117,6 +130,7 @@ extension TCPConnection {
         var bytes = 0
         var memory = 0
         var hasLeftSynQueue = false
+        var hasNewPathMTU = false
         var isRetiring = false
         var hasEvents = false
         var isReady = false
@@ -134,6 +148,10 @@ extension TCPConnection {
         accountedBytes = bytes
         accountedMemory = memory
         report.hasLeftSynQueue = flags.contains(.isHalfOpen) && state != .synReceived
+        if flags.contains(.hasNewPathMTU) {
+            flags.remove(.hasNewPathMTU)
+            report.hasNewPathMTU = true
+        }
         report.isRetiring = state.isTerminal && flags.contains(.isRegistered)
         if shallAnnounceClose {
             if flags.contains(.isKnown) || events.contains(.opened) {

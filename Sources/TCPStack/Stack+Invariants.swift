@@ -5,6 +5,9 @@ extension Stack {
     /// Bytes of one connection without its buffers.
     package static var connectionSize: Int { MemoryLayout<TCPConnection>.stride }
 
+    /// cwnd, in bytes.
+    package func congestionWindow(of id: ConnectionID) -> Int? { index(of: id).map { connections[$0].congestion.cwnd } }
+
     /// The first violation found; `nil` if all is well. Walks everything.
     package func brokenInvariant() -> String? {
         var (bytes, memory, registered) = (0, 0, 0)
@@ -17,6 +20,11 @@ extension Stack {
             if connections[index].flags.contains(.isRegistered) { registered += 1 }
             let earliest = connections[index].timers.earliest
             guard earliest == .distantFuture || (deadlines.next ?? .distantFuture) <= earliest else { return "a timer nobody watches" }
+        }
+        for index in 0..<udp.sockets.slotCount where udp.sockets.isOccupied(index) {
+            bytes += udp.sockets[index].heldBytes
+            memory += udp.sockets[index].allocatedBytes
+            guard udp.sockets[index].outgoing.isEmpty || udp.sockets[index].isQueuedForTransmit else { return "a datagram nobody sends" }
         }
         guard bytes == bufferedBytes, memory == bufferMemory else { return "\(bufferedBytes) bytes accounted, \(bytes) held" }
         guard registered + timeWait.count == flows.count else { return "\(flows.count) flows, \(registered) connections" }
@@ -31,7 +39,7 @@ extension TCPConnection {
         guard !state.isTerminal else { return nil }
         guard snd.una.isAtOrBefore(snd.nxt) else { return "SND.UNA beyond SND.NXT" }
         guard rcv.nxt.isAtOrBefore(rcv.rightEdge) || !state.isSynchronized else { return "right edge behind RCV.NXT" }
-        guard sendBuffer.count <= sendBuffer.limit, rcv.readable <= rcv.maximum + rcv.maximum / 8 + 65_536 else {
+        guard sendBuffer.count <= limits.sendBufferMaximum, rcv.readable <= rcv.maximum + rcv.maximum / 8 + 65_536 else {
             return "buffer beyond its bound"
         }
         guard state.isSynchronized else {
@@ -43,9 +51,7 @@ extension TCPConnection {
             let segment = scoreboard[index]
             guard segment.start == end else { return "a gap on the scoreboard" }
             end = segment.end
-            if segment.flags.contains(.sacked) { continue }
-            if !segment.flags.contains(.lost) { pipe += Int(segment.length) }
-            if segment.flags.contains(.resent) { pipe += Int(segment.length) }
+            if segment.flags.isDisjoint(with: [.sacked, .lost]) { pipe += Int(segment.length) }
         }
         guard end == snd.nxt else { return "the scoreboard ends before SND.NXT" }
         guard pipe == scoreboard.pipe else { return "pipe \(scoreboard.pipe), recounted \(pipe)" }

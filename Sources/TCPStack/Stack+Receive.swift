@@ -1,6 +1,6 @@
 import Inet
 
-/// Packets in: IP, then ICMP or TCP, each check a step of its own.
+/// Packets in: IP, then ICMP, UDP or TCP, each check a step of its own.
 extension Stack {
     /// Takes one IP packet. What is wrong with it is counted in `drops`; it never throws and never traps.
     public mutating func receive(_ packet: RawSpan, now: Instant) {
@@ -14,7 +14,7 @@ extension Stack {
         case .tcp: receiveTCP(payload, header: header, now: now)
         case .icmp where header.source.family == .v4, .icmpV6 where header.source.family == .v6:
             receiveICMP(payload, header: header, now: now)
-        case .udp: refuse(.port, packet.extracting(0..<header.totalLength), header: header, now: now)
+        case .udp: receiveUDP(payload, packet: packet.extracting(0..<header.totalLength), header: header, now: now)
         default: refuse(.ipProtocol, packet.extracting(0..<header.totalLength), header: header, now: now)
         }
     }
@@ -34,7 +34,8 @@ extension Stack {
         let remote = SocketEndpoint(ip.source, port: header.sourcePort)
         let hash = flowHash.hash(local: local, remote: remote)
         switch flow(local: local, remote: remote, hash: hash) {
-        case .connection(let index): receive(header, options: options, text: text, for: index, now: now)
+        case .connection(let index):
+            receive(header, options: options, text: text, ecn: ECN(trafficClass: ip.trafficClass), for: index, now: now)
         case .timeWait(let index):
             if timeWait[index].admits(header, options: options), listener(for: local) != nil {
                 removeTimeWait(index)
@@ -49,14 +50,16 @@ extension Stack {
         }
     }
 
-    private mutating func receive(_ header: TCPHeader, options: TCPOptions, text: RawSpan, for index: Int, now: Instant) {
+    private mutating func receive(
+        _ header: TCPHeader, options: TCPOptions, text: RawSpan, ecn: ECN, for index: Int, now: Instant
+    ) {
         if connections[index].state == .synReceived, let id = connections[index].listener, let slot = listenerIndex(id),
             !listeners[slot].hasRoom, !header.flags.contains(.rst)
         {
             // The SYN and ACK goes again later; the peer repeats its ACK or its data.
             return drops.count(.synQueueFull)
         }
-        switch connections[index].receive(header, options: options, text: text, now: now) {
+        switch connections[index].receive(header, options: options, text: text, ecn: ecn, now: now) {
         case .taken: break
         case .dropped(let reason): drops.count(reason)
         case .reset(let sequence):
@@ -66,6 +69,7 @@ extension Stack {
                 flags: .rst, now: now)
         }
         settle(index, now: now)
+        evictIfNeeded(now: now)
     }
 
     /// LISTEN and CLOSED: RFC 9293 §3.10.7.2 and §3.10.7.1.
@@ -164,6 +168,9 @@ extension Stack {
             if !replies.append(bytes.bytes.extracting(range)) { drops.count(.replyQueueFull) }
         case .error(let error):
             let quoted = message.extracting(ICMPMessage.headerLength..<message.byteCount)
+            if let datagram = ICMPMessage.quotedDatagram(in: quoted) {
+                return receiveUDPError(error, local: datagram.local, remote: datagram.remote)
+            }
             guard let segment = ICMPMessage.quotedSegment(in: quoted),
                 case .connection(let index) = flow(
                     local: segment.local, remote: segment.remote, hash: flowHash.hash(local: segment.local, remote: segment.remote)),
@@ -174,8 +181,8 @@ extension Stack {
         }
     }
 
-    private mutating func refuse(_ reason: ICMPResponder.Unreachable, _ packet: RawSpan, header: IPHeader, now: Instant) {
-        drops.count(reason == .port ? .noConnection : .unknownProtocol)
+    mutating func refuse(_ reason: ICMPResponder.Unreachable, _ packet: RawSpan, header: IPHeader, now: Instant) {
+        drops.count(reason == .port ? .noSocket : .unknownProtocol)
         guard icmpLimit.take(now: now) else { return drops.count(.rateLimited) }
         var buffer = takeScratch()
         defer { scratch = buffer }

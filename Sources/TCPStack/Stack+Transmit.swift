@@ -4,14 +4,20 @@ import Inet
 extension Stack {
     /// Writes the next IP packet, of `mtu` bytes at most, at `offset` of `buffer`.
     ///
-    /// Replies without a connection go first, then the connections that are ready, in turns of a few segments. Costs nothing for
-    /// connections that have nothing to send.
+    /// Replies without a connection go first, then the connections and UDP sockets that are ready, in turns of a few packets. Costs
+    /// nothing for those that have nothing to send.
     /// - Parameter buffer: must hold `mtu` bytes behind `offset`.
     /// - Returns: the packet's range in `buffer`, or `nil` if nothing can leave now.
     public mutating func pollTransmit(into buffer: inout MutableRawSpan, at offset: Int, now: Instant) -> Range<Int>? {
         precondition(buffer.byteCount - offset >= configuration.mtu, "the buffer is smaller than the MTU")
+        lastSender = -1
         if let range = replies.popFirst(into: &buffer, at: offset) { return range }
         while let handle = transmitQueue.first {
+            // Between two turns of TCP, as many datagrams as TCP has sent segments.
+            if burst == 0, udp.credit > 0, let range = pollTransmitUDP(into: &buffer, at: offset) {
+                udp.credit -= 1
+                return range
+            }
             guard let index = connections.index(of: handle) else {
                 transmitQueue.popFirst()
                 burst = 0
@@ -23,6 +29,8 @@ extension Stack {
                 burst = 0
             } else if let range = connections[index].pollTransmit(into: &buffer, at: offset, now: now) {
                 burst += 1
+                lastSender = index
+                udp.credit = min(udp.credit + 1, Self.largestBurst)
                 // The timers of a turn are armed with its first segment.
                 if burst == 1 { deadlines.schedule(index, at: connections[index].timers.earliest) }
                 return range
@@ -33,7 +41,14 @@ extension Stack {
                 settle(index, now: now)
             }
         }
-        return nil
+        return pollTransmitUDP(into: &buffer, at: offset)
+    }
+
+    /// Says of the packet that `pollTransmit` gave last that it cannot leave yet, since a session has to be made first: the time that
+    /// takes is no round trip, and a handshake of five seconds must not become a timeout of fifteen.
+    public mutating func packetWasHeldBack() {
+        guard connections.isOccupied(lastSender) else { return }
+        connections[lastSender].packetWasHeldBack()
     }
 
     /// Queues a segment that belongs to no connection, limited by rate.

@@ -10,7 +10,7 @@ import Inet
 /// Call `receive` for each packet of a batch, then take all events, then `pollTransmit` until it gives `nil`: ACKs are decided
 /// there, once for a batch and connection. Not thread-safe: one owner.
 ///
-/// Source: RFC 9293, RFC 1122, RFC 7323, RFC 2018, RFC 6675, RFC 5681, RFC 9438, RFC 6298, RFC 5961, RFC 792, RFC 4443.
+/// Source: RFC 9293, RFC 768, RFC 1122, RFC 7323, RFC 2018, RFC 6675, RFC 5681, RFC 9438, RFC 6298, RFC 5961, RFC 792, RFC 4443.
 public struct Stack: ~Copyable {
     var configuration: StackConfiguration
     let random: RandomSource
@@ -28,12 +28,18 @@ public struct Stack: ~Copyable {
     var eventQueue = Fifo<Slab<TCPConnection>.Handle>()
     /// Segments that the connection at the head of `transmitQueue` has sent in its turn.
     var burst = 0
+    /// The slot of the connection whose packet left last; -1 if it was nobody's.
+    var lastSender = -1
+    var udp = UDPTable()
     var replies: ReplyQueue
     var scratch: [UInt8]
     var resetLimit = TokenBucket(rate: Stack.repliesPerSecond, burst: Stack.repliesPerSecond)
     var icmpLimit = TokenBucket(rate: Stack.repliesPerSecond, burst: Stack.repliesPerSecond)
     var bufferedBytes = 0
     var bufferMemory = 0
+    var pathMTUs = PathMTUCache()
+    /// Connections reset because memory was short.
+    public internal(set) var evictions: UInt64 = 0
 
     /// What was not taken, by reason.
     public internal(set) var drops = DropCounters()
@@ -60,10 +66,16 @@ public struct Stack: ~Copyable {
         for index in 0..<connections.slotCount where connections.isOccupied(index) {
             if !addresses.contains(connections[index].local.address) { drop(index, now: now) }
         }
+        dropUDP(local: { !addresses.contains($0) })
     }
 
     /// The earliest moment at which `handleTimeout` has something to do; may be too early, never too late.
     public var nextDeadline: Instant? {
+        guard let sweep = udp.nextSweep else { return nextTCPDeadline }
+        return min(sweep, nextTCPDeadline ?? sweep)
+    }
+
+    private var nextTCPDeadline: Instant? {
         guard let connection = deadlines.next else { return timeWait.next }
         guard let record = timeWait.next else { return connection }
         return min(connection, record)
@@ -77,9 +89,10 @@ public struct Stack: ~Copyable {
             settle(index, now: now)
         }
         while let index = timeWait.oldest(expiredBy: now) { removeTimeWait(index) }
+        if let sweep = udp.nextSweep, sweep <= now { releaseIdleUDP(now: now) }
     }
 
-    /// The next event, in the order of the connections that have one.
+    /// The next event, in the order of the connections that have one, then of UDP sockets.
     public mutating func pollEvent() -> StackEvent? {
         while let handle = eventQueue.first {
             guard let index = connections.index(of: handle) else {
@@ -90,7 +103,7 @@ public struct Stack: ~Copyable {
             connections[index].flags.remove(.isQueuedForEvents)
             eventQueue.popFirst()
         }
-        return nil
+        return pollUDPEvent()
     }
 
     /// How much the stack holds.
@@ -99,7 +112,8 @@ public struct Stack: ~Copyable {
         public var connections: Int
         public var timeWait: Int
         public var listeners: Int
-        /// Bytes that wait to be acknowledged or read.
+        public var udpSockets: Int
+        /// Bytes that wait to be acknowledged or read, or to leave a UDP socket.
         public var bufferedBytes: Int
         /// Bytes of memory that buffers hold.
         public var bufferMemory: Int
@@ -107,20 +121,24 @@ public struct Stack: ~Copyable {
 
     public var counts: Counts {
         Counts(
-            connections: connections.count, timeWait: timeWait.count, listeners: listeners.count, bufferedBytes: bufferedBytes,
-            bufferMemory: bufferMemory)
+            connections: connections.count, timeWait: timeWait.count, listeners: listeners.count, udpSockets: udp.sockets.count,
+            bufferedBytes: bufferedBytes, bufferMemory: bufferMemory)
     }
 
     /// Entries in all tables that a connection can leave something in; 0 when nothing is left. For tests.
-    package var tableEntries: Int { connections.count + timeWait.count + flows.count + deadlines.count + replies.byteCount }
+    package var tableEntries: Int {
+        connections.count + timeWait.count + flows.count + deadlines.count + replies.byteCount + udp.sockets.count
+    }
 
-    /// Forgets everything about remote addresses inside `prefixes`: connections end with `.aborted`, without a reset on the wire.
+    /// Forgets everything about remote addresses inside `prefixes`: connections end with `.aborted`, without a reset on the wire;
+    /// UDP sockets with such a remote end, and datagrams from and to these addresses that wait are dropped.
     public mutating func purge(remote prefixes: [IPPrefix], now: Instant) {
         for index in 0..<connections.slotCount where connections.isOccupied(index) {
             let remote = connections[index].remote.address
             if prefixes.contains(where: { $0.contains(remote) }) { drop(index, now: now) }
         }
         for index in timeWait.indices(where: { remote in prefixes.contains { $0.contains(remote) } }) { removeTimeWait(index) }
+        dropUDP(remote: { remote in prefixes.contains { $0.contains(remote) } })
     }
 
     private mutating func drop(_ index: Int, now: Instant) {
@@ -140,6 +158,10 @@ public struct Stack: ~Copyable {
             connections[index].listener = nil
             leaveQueues(index, listener: listener)
             return .accepted(listener, id)
+        }
+        if events.contains(.urgent) {
+            connections[index].events.remove(.urgent)
+            return .urgent(id)
         }
         if events.contains(.readable) {
             connections[index].events.remove(.readable)

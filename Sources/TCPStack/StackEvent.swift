@@ -40,9 +40,11 @@ public enum CloseReason: Sendable, Hashable {
     case aborted
     /// An ICMP error answered our SYN.
     case unreachable
+    /// `memoryLimit` was reached, and this connection held most.
+    case outOfMemory
 }
 
-/// What has happened to a connection. At most one of each kind waits for one connection.
+/// What has happened to a connection or UDP socket. At most one of each kind waits for each.
 public enum StackEvent: Sendable, Hashable {
     /// Our `connect` has succeeded.
     case connected(ConnectionID)
@@ -52,10 +54,20 @@ public enum StackEvent: Sendable, Hashable {
     case readable(ConnectionID)
     /// There is room to write again after a short `write`.
     case writable(ConnectionID)
+    /// Urgent data has been announced: see `Stack.urgentBytes`. It is read in line (RFC 9293 §3.8.5).
+    case urgent(ConnectionID)
     /// The peer's FIN: nothing follows the bytes that are readable now.
     case inputClosed(ConnectionID)
     /// The last event of a connection. Its ID is dead.
     case closed(ConnectionID, CloseReason)
+    /// Datagrams wait at a UDP socket. Given once for a batch.
+    case datagrams(UDPSocketID)
+    /// There is room to send again after `sendUDP` answered `false`.
+    case udpWritable(UDPSocketID)
+    /// An ICMP error about a datagram that this socket has sent; the last one if there were several.
+    case udpError(UDPSocketID, UDPFailure)
+    /// The socket's address or its peer was taken away. Its ID is dead.
+    case udpClosed(UDPSocketID)
 }
 
 /// Why a call was refused.
@@ -68,10 +80,16 @@ public enum StackError: Error, Hashable, Sendable {
     case addressNotAvailable
     /// The remote address cannot be one end of a connection.
     case invalidRemote
-    /// Another listener has this address and port.
+    /// Another listener or UDP socket has this address and port.
     case portInUse
-    /// All ephemeral ports towards this remote endpoint are taken.
+    /// All ephemeral ports (of TCP: towards this remote endpoint) are taken.
     case portsExhausted
     /// `maximumConnections` is reached.
     case tooManyConnections
+    /// The ID of a UDP socket is dead or never lived.
+    case noSuchSocket
+    /// `maximumUDPSockets` is reached.
+    case tooManySockets
+    /// More than `limit` bytes would not fit into one packet of the MTU, and nothing that is sent is fragmented.
+    case messageTooLarge(limit: Int)
 }

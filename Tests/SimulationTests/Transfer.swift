@@ -35,7 +35,7 @@ final class Transfer {
     func handle(_ event: StackEvent) {
         switch event {
         case .connected, .writable: fill()
-        case .accepted: break
+        case .accepted, .urgent, .datagrams, .udpWritable, .udpError, .udpClosed: break
         case .readable: drain()
         case .inputClosed:
             drain()

@@ -183,9 +183,12 @@ final class Exchange {
 }
 
 extension StackEvent {
-    var connection: ConnectionID {
+    var connection: ConnectionID? {
         switch self {
-        case .connected(let id), .accepted(_, let id), .readable(let id), .writable(let id), .inputClosed(let id), .closed(let id, _): id
+        case .connected(let id), .accepted(_, let id), .readable(let id), .writable(let id), .inputClosed(let id), .urgent(let id),
+            .closed(let id, _):
+            id
+        case .datagrams, .udpWritable, .udpError, .udpClosed: nil
         }
     }
 }

@@ -209,8 +209,8 @@ extension StackScenario {
         if random.happens(0.15) {
             var (narrow, other) = (up, down)
             narrow.mtu = random.integer(1280...max(1280, configuration.mtu - 1))
-            narrow.tellsTooBig = true
-            (other.mtu, other.tellsTooBig) = (narrow.mtu, true)
+            narrow.tellsTooBig = random.happens(0.5)
+            (other.mtu, other.tellsTooBig) = (narrow.mtu, narrow.tellsTooBig)
             let start = moment()
             incidents.append(Incident(at: start, what: .quality(.client, narrow)))
             incidents.append(Incident(at: start, what: .quality(.server, other)))

@@ -222,6 +222,7 @@ package final class StackSimulation {
         case .connected(let id), .readable(let id), .writable(let id):
             guard let number = host.numbers[id] else { return }
             serve(number, side)
+        case .urgent, .datagrams, .udpWritable, .udpError, .udpClosed: break
         }
     }
 

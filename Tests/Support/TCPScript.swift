@@ -42,21 +42,33 @@ package final class TCPScript {
         package var tsVal: UInt32?
         package var tsEcr: UInt32?
         package var sack: [Range<UInt32>] = []
+        /// The SACK blocks as they stand on the wire, those that wrap included.
+        package var blocks: [SequenceRange] = []
         package var sourcePort: UInt16
         package var destinationPort: UInt16
         package var packetLength = 0
+        package var ecn = ECN.notECT
+        package var urgentPointer: UInt16 = 0
         package var at = Instant(nanoseconds: 0)
 
         package var description: String {
             var names = ""
-            for (flag, name) in [(TCPFlags.syn, "S"), (.fin, "F"), (.rst, "R"), (.psh, "P"), (.ack, "A")] where flags.contains(flag) {
+            for (flag, name) in [
+                (TCPFlags.syn, "S"), (.fin, "F"), (.rst, "R"), (.psh, "P"), (.urg, "U"), (.ece, "E"), (.cwr, "C"), (.ack, "A"),
+            ]
+            where flags.contains(flag) {
                 names += name
             }
             return "\(names) \(seq):\(seq &+ UInt32(text.count)) ack \(ack) win \(window)" + (sack.isEmpty ? "" : " sack \(sack)")
         }
     }
 
-    package init(configuration: StackConfiguration = StackConfiguration(), family: IPAddress.Family = .v4, seed: UInt64 = 1) {
+    /// - Parameter ecn: whether the stack offers ECN; most scripts do not speak of it.
+    package init(
+        configuration: StackConfiguration = StackConfiguration(), family: IPAddress.Family = .v4, ecn: Bool = false, seed: UInt64 = 1
+    ) {
+        var configuration = configuration
+        configuration.ecn = ecn
         stack = Stack(configuration: configuration, random: .seeded(seed))
         generator = Generator(source: .seeded(seed &+ 1))
         switch family {
@@ -69,11 +81,12 @@ package final class TCPScript {
 
     /// The peer sends a segment. `ack` is relative to `ourISS` 5000.
     package func send(
-        _ flags: TCPFlags, seq: UInt32, ack: UInt32? = nil, window: UInt16 = 65_535, text: [UInt8] = [], options: TCPOptions = TCPOptions()
+        _ flags: TCPFlags, seq: UInt32, ack: UInt32? = nil, window: UInt16 = 65_535, text: [UInt8] = [], options: TCPOptions = TCPOptions(),
+        ecn: ECN = .notECT, urgentPointer: UInt16 = 0, echo: UInt32 = 0
     ) {
         var options = options
         if let peerTimestamp, options.timestamps == nil {
-            options.timestamps = .init(value: peerTimestamp, echoReply: 0)
+            options.timestamps = .init(value: peerTimestamp, echoReply: echo)
         }
         // SACK blocks are in relative numbers too.
         let offset = Int((realISS ?? 5000) &- 5000)
@@ -86,7 +99,8 @@ package final class TCPScript {
         if ack != nil { flags.insert(.ack) }
         let packet = Self.packet(
             from: SocketEndpoint(remote, port: remotePort), to: SocketEndpoint(local, port: localPort), flags: flags, seq: seq,
-            ack: ack.map { $0 &- 5000 &+ (realISS ?? 5000) } ?? 0, window: window, text: text, options: options)
+            ack: ack.map { $0 &- 5000 &+ (realISS ?? 5000) } ?? 0, window: window, text: text, options: options, ecn: ecn,
+            urgentPointer: urgentPointer)
         inject(packet)
     }
 
@@ -153,6 +167,12 @@ package final class TCPScript {
         return result
     }
 
+    /// cwnd, in bytes; 0 for a dead ID.
+    package func congestionWindow(_ id: ConnectionID) -> Int { stack.congestionWindow(of: id) ?? 0 }
+
+    /// Whether the connection lives.
+    package func isAlive(_ id: ConnectionID) -> Bool { stack.endpoints(of: id) != nil }
+
     /// Reads everything that is readable.
     package func read(_ id: ConnectionID, atMost limit: Int = 1 << 22) -> [UInt8] {
         var buffer = [UInt8](repeating: 0, count: min(limit, stack.readableBytes(id)))
@@ -171,10 +191,16 @@ package final class TCPScript {
 
     /// The peer's next passive handshake: SYN, SYN and ACK, ACK. Leaves the stack in ESTABLISHED with the peer's next number
     /// 1001 and its own 5001.
-    package func establish(options: TCPOptions = TCPScript.plainMSS(1000), window: UInt16 = 65_535) -> ConnectionID? {
+    /// - Parameters:
+    ///   - flags: of the SYN, for ECN.
+    ///   - roundTrip: how long the peer's ACK takes.
+    package func establish(
+        options: TCPOptions = TCPScript.plainMSS(1000), flags: TCPFlags = .syn, window: UInt16 = 65_535, roundTrip: Duration = .zero
+    ) -> ConnectionID? {
         if stack.counts.listeners == 0 { _ = try? stack.listen(address: nil, port: localPort, backlog: 16) }
-        send(.syn, seq: 1000, window: window, options: options)
-        guard let answer = next(), answer.flags == [.syn, .ack] else { return nil }
+        send(flags, seq: 1000, window: window, options: options)
+        guard let answer = next(), answer.flags.isSuperset(of: [.syn, .ack]) else { return nil }
+        now += roundTrip
         send(.ack, seq: 1001, ack: 5001, window: window)
         for event in events() {
             if case .accepted(_, let id) = event { return id }
@@ -185,6 +211,13 @@ package final class TCPScript {
     package static func plainMSS(_ mss: UInt16) -> TCPOptions {
         var options = TCPOptions()
         options.maximumSegmentSize = mss
+        return options
+    }
+
+    /// Blocks of reported sequence numbers.
+    package static func reporting(_ blocks: Range<UInt32>...) -> TCPOptions {
+        var options = TCPOptions()
+        for block in blocks { options.sack.append(SequenceRange(SequenceNumber(block.lowerBound), SequenceNumber(block.upperBound))) }
         return options
     }
 
@@ -199,11 +232,11 @@ package final class TCPScript {
     /// An IP packet with one TCP segment.
     package static func packet(
         from source: SocketEndpoint, to destination: SocketEndpoint, flags: TCPFlags, seq: UInt32, ack: UInt32 = 0, window: UInt16 = 65_535,
-        text: [UInt8] = [], options: TCPOptions = TCPOptions()
+        text: [UInt8] = [], options: TCPOptions = TCPOptions(), ecn: ECN = .notECT, urgentPointer: UInt16 = 0
     ) -> [UInt8] {
         let header = TCPHeader(
             sourcePort: source.port, destinationPort: destination.port, sequence: SequenceNumber(seq), acknowledgment: SequenceNumber(ack),
-            flags: flags, window: window)
+            flags: flags, window: window, urgentPointer: urgentPointer)
         let start = SegmentWriter.ipHeaderLength(source.address.family) + TCPHeader.minimumLength + options.encodedLength
         var buffer = [UInt8](repeating: 0, count: start + text.count)
         buffer.replaceSubrange(start..., with: text)
@@ -211,7 +244,7 @@ package final class TCPScript {
         var bytes = span.mutableBytes
         _ = SegmentWriter.finish(
             into: &bytes, at: 0, local: source.address, remote: destination.address, header: header, options: options,
-            payloadLength: text.count)
+            payloadLength: text.count, ecn: ecn)
         return buffer
     }
 
@@ -236,9 +269,12 @@ package final class TCPScript {
         result.tsEcr = options.timestamps?.echoReply
         for index in 0..<options.sack.count {
             let block = options.sack[index]
+            result.blocks.append(block)
             if block.start.rawValue <= block.end.rawValue { result.sack.append(block.start.rawValue..<block.end.rawValue) }
         }
         result.packetLength = ip.totalLength
+        result.ecn = ECN(trafficClass: ip.trafficClass)
+        result.urgentPointer = header.urgentPointer
         return result
     }
 }

@@ -19,7 +19,7 @@ import Testing
 
     @Test("NewReno halves on loss and adds a segment for each window") func newReno() {
         var controller = CongestionController(.newReno, mss: 1000)
-        controller.lossDetected(flightSize: 10_000)
+        controller.reduce(flightSize: 10_000)
         #expect(controller.cwnd == 5000 && controller.ssthresh == 5000)
         for _ in 0..<5 { acknowledge(&controller, 1000, at: .zero) }
         #expect(controller.cwnd == 6000)
@@ -29,7 +29,7 @@ import Testing
         var controller = CongestionController(.cubic, mss: 1000)
         while controller.cwnd < 1_000_000 { acknowledge(&controller, 10_000, at: .zero) }
         let before = controller.cwnd
-        controller.lossDetected(flightSize: before)
+        controller.reduce(flightSize: before)
         #expect(abs(controller.cwnd - before * 7 / 10) < 2000)
         // K = cbrt(1000 * 0.3 / 0.4), about 9.1 s.
         var atK = 0
@@ -50,17 +50,64 @@ import Testing
         #expect(controller.ssthresh == 7000)
     }
 
-    @Test("after silence the window shrinks towards the initial one") func idle() {
-        var controller = CongestionController(.cubic, mss: 1000)
+    @Test("a reduction in vain is taken back", arguments: [CongestionAlgorithm.cubic, .newReno])
+    func takeBack(algorithm: CongestionAlgorithm) {
+        var controller = CongestionController(algorithm, mss: 1000)
         for _ in 0..<90 { acknowledge(&controller, 1000, at: .zero) }
+        let threshold = controller.ssthresh
+        controller.timedOut(flightSize: 100_000, isRepeated: false)
+        #expect(controller.cwnd == 1000)
+        controller.takeBack()
+        #expect(controller.cwnd == 100_000 && controller.ssthresh == threshold)
+        controller.takeBack()
         #expect(controller.cwnd == 100_000)
-        controller.idled(periods: 1)
-        #expect(controller.cwnd == 50_000)
-        controller.idled(periods: 1000)
-        #expect(controller.cwnd == 10_000)
     }
 
+    @Test("silence does not shrink the window: what follows is paced") func idle() {
+        var controller = CongestionController(.cubic, mss: 1000)
+        for _ in 0..<90 { acknowledge(&controller, 1000, at: .zero) }
+        controller.idled()
+        #expect(controller.cwnd == 100_000)
+    }
+
+    @Test("slow start slows down when round trips grow by an eighth, and ends five rounds later") func hyStart() {
+        var controller = CongestionController(.cubic, mss: 1000)
+        var (una, nxt) = (SequenceNumber(0), SequenceNumber(0))
+        var growth: [Double] = []
+        for round in 0..<12 where controller.isInSlowStart {
+            let before = controller.cwnd
+            nxt = una + before
+            for _ in 0..<(before / 1000) {
+                una += 1000
+                controller.acknowledged(
+                    1000, afterTimeout: false, una: una, nxt: nxt, rtt: .milliseconds(round < 3 ? 100 : 120), now: now,
+                    srtt: .milliseconds(100))
+            }
+            growth.append(Double(controller.cwnd) / Double(before))
+        }
+        #expect(growth.prefix(3).allSatisfy { $0 == 2 })
+        #expect(growth.dropFirst(4).dropLast().allSatisfy { abs($0 - 1.25) < 0.05 }, "\(growth)")
+        #expect(!controller.isInSlowStart && (9...10).contains(growth.count), "\(growth)")
+    }
+
+    @Test("conservative slow start goes back to slow start when round trips are short again") func hyStartResumes() {
+        var start = HyStart()
+        var una = SequenceNumber(0)
+        var isOver = false
+        for milliseconds in [100, 100, 120, 100, 100, 100, 100, 100, 100, 100, 100, 100] {
+            let nxt = una + 10_000
+            for _ in 0..<10 {
+                una += 1000
+                isOver = start.acknowledged(una: una, nxt: nxt, rtt: .milliseconds(milliseconds)) || isOver
+            }
+        }
+        #expect(!isOver && !start.isConservative)
+    }
+
+    private let now = Instant(nanoseconds: 1_000_000)
+
     private func acknowledge(_ controller: inout CongestionController, _ bytes: Int, at time: Duration) {
-        controller.acknowledged(bytes, afterTimeout: false, now: Instant(nanoseconds: 1_000_000) + time, srtt: .milliseconds(100))
+        controller.acknowledged(
+            bytes, afterTimeout: false, una: SequenceNumber(0), nxt: SequenceNumber(0), rtt: nil, now: now + time, srtt: .milliseconds(100))
     }
 }

@@ -62,7 +62,7 @@ import Testing
                 switch event {
                 case .connected(let id), .accepted(_, let id): ids.append(id)
                 case .closed(let id, _): ids.removeAll { $0 == id }
-                case .readable, .writable, .inputClosed: break
+                case .readable, .writable, .inputClosed, .urgent, .datagrams, .udpWritable, .udpError, .udpClosed: break
                 }
             }
             if let id = ids.randomElement(using: &script.generator) {

@@ -23,12 +23,8 @@ import Testing
     func udp(family: IPAddress.Family) throws {
         let script = TCPScript(family: family)
         let start = family == .v4 ? 20 : 40
-        var packet = filled(start + 1300, with: 1)
-        do {
-            var span = packet.mutableSpan
-            var bytes = span.mutableBytes
-            IPHeader.write(into: &bytes, source: script.remote, destination: script.local, upperProtocol: .udp, payloadLength: 1300)
-        }
+        let packet = TCPScript.datagram(
+            from: SocketEndpoint(script.remote, port: 9), to: SocketEndpoint(script.local, port: 9), filled(1292, with: 1))
         script.inject(packet)
         let reply = try #require(script.nextPacket())
         let header = try IPHeader(parsing: reply.span.bytes)

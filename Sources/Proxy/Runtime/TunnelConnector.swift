@@ -68,8 +68,9 @@ package final class TunnelConnector: Sendable {
         guard let error = error as? TunnelError else { return UpstreamFailure(error) }
         switch error {
         case .refused: return .refused
-        case .timedOut, .unreachable, .noSourceAddress, .unavailable, .interfaceClosed: return .unreachable("\(error)")
-        case .reset, .aborted: return .broken("\(error)")
+        case .timedOut, .unreachable, .noSourceAddress, .unavailable, .messageTooLarge, .queueFull, .interfaceClosed:
+            return .unreachable("\(error)")
+        case .reset, .aborted, .outOfMemory: return .broken("\(error)")
         }
     }
 

@@ -14,6 +14,7 @@ package struct ReceiveWindow: ~Copyable {
     package private(set) var reassembler = Reassembler()
     /// How far the window may open now. Grows up to `maximum` with what the application consumes.
     package private(set) var limit: Int
+    private let initial: Int
     package let maximum: Int
     /// Our window scale shift; 0 until it is negotiated.
     package var scale: UInt8 = 0
@@ -25,6 +26,7 @@ package struct ReceiveWindow: ~Copyable {
         nxt = SequenceNumber(0)
         rightEdge = SequenceNumber(0)
         limit = min(initial, maximum)
+        self.initial = limit
         self.maximum = maximum
     }
 
@@ -92,14 +94,15 @@ package struct ReceiveWindow: ~Copyable {
     }
 
     /// Moves in-order bytes to the application.
+    /// - Parameter mayGrow: whether there is memory for a larger window.
     /// - Returns: the bytes moved.
-    package mutating func read(into target: inout MutableRawSpan, now: Instant, rtt: Duration) -> Int {
+    package mutating func read(into target: inout MutableRawSpan, now: Instant, rtt: Interval, mayGrow: Bool = true) -> Int {
         let count = min(readable, target.byteCount)
         guard count > 0 else { return 0 }
         ring.copy(from: 0, count: count, into: &target, at: 0)
         ring.dropFirst(count)
         readable -= count
-        tune(consumed: count, now: now, rtt: rtt)
+        if mayGrow { tune(consumed: count, now: now, rtt: rtt) } else { limit = max(initial, limit / 2) }
         return count
     }
 
@@ -126,14 +129,14 @@ package struct ReceiveWindow: ~Copyable {
 
     /// Whether the window has opened enough to be worth a segment of its own (RFC 9293 §3.8.6.2.2).
     package func wantsUpdate(mss: Int) -> Bool {
-        let gain = limit - readable - offered
-        return gain >= min(mss, limit / 2) && (offered < limit / 2 || gain >= limit / 4)
+        // Without window scaling the field ends at 65,535.
+        let most = min(limit, 65_535 << Int(scale))
+        let gain = min(limit - readable, most) - offered
+        return gain >= min(mss, most / 2) && (offered < most / 2 || gain >= most / 4)
     }
 
-    /// Gives the memory back if nothing is held.
-    package mutating func trim() {
-        if readable == 0, reassembler.isEmpty { ring.release() }
-    }
+    /// Gives memory back that is not needed for what is held.
+    package mutating func trim() { ring.shrink(keeping: reassembler.end.map { readable + nxt.distance(to: $0) } ?? readable) }
 
     package mutating func discard() {
         readable = 0
@@ -142,10 +145,10 @@ package struct ReceiveWindow: ~Copyable {
     }
 
     /// Doubles the window when the application consumed more than half of it within one round trip.
-    private mutating func tune(consumed: Int, now: Instant, rtt: Duration) {
+    private mutating func tune(consumed: Int, now: Instant, rtt: Interval) {
         guard limit < maximum else { return }
         epochConsumed += consumed
-        guard now - epochStart >= max(rtt, .milliseconds(1)) else {
+        guard now.since(epochStart) >= max(rtt, .milliseconds(1)) else {
             if epochConsumed > limit / 2 { limit = min(maximum, limit * 2) }
             return
         }

@@ -1,56 +1,56 @@
 import Inet
 
-/// What is known of each segment in flight, in sequence order: sent when, reported, lost, sent again.
-/// A ring that grows by doubling up to `maximumSegments`. `pipe` is kept by counters, so an ACK costs what it changes.
-/// Source: RFC 6675 §2 to §4, counted in segments. Only this file touches the memory.
+/// What is known of each segment in flight: sent when, reported, lost, sent again.
+///
+/// A segment is in one of three states: in the network, reported by SACK, or lost and waiting to be sent again. Those in the
+/// network are linked in the order in which they were sent last, which is RACK's order, so that an ACK costs what it changes.
+/// A ring in sequence order that grows by doubling up to `maximumSegments`. Only this file touches the memory.
+/// Source: RFC 6675 §2 to §4 (scoreboard, pipe), RFC 8985 §6.2 (losses by time).
 @safe
 package struct SACKScoreboard: ~Copyable {
     package struct Segment: Sendable {
         package var start: SequenceNumber
         /// Sequence numbers taken, a FIN included.
         package var length: UInt32
+        /// When the last copy was sent.
         package var sentAt: Instant
+        /// The serial number sent before this one. Meaningless outside of the network.
+        fileprivate var previous: UInt32 = 0
+        /// The serial number sent behind this one; of a reported segment, one up to which all others are reported too.
+        fileprivate var next: UInt32 = 0
         package var flags: Flags
         package var end: SequenceNumber { start + Int(length) }
+        fileprivate var isInNetwork: Bool { flags.isDisjoint(with: [.sacked, .lost]) }
     }
 
     package struct Flags: OptionSet, Sendable {
         package let rawValue: UInt8
         package init(rawValue: UInt8) { self.rawValue = rawValue }
         package static let sacked = Flags(rawValue: 1)
+        /// Judged lost; no copy is in the network.
         package static let lost = Flags(rawValue: 2)
-        /// Lost, and a new copy is in flight.
-        package static let resent = Flags(rawValue: 4)
         /// Sent more than once: no RTT sample (Karn).
-        package static let ambiguous = Flags(rawValue: 8)
-        package static let fin = Flags(rawValue: 16)
-    }
-
-    /// What an ACK has told.
-    package struct Delivery: Equatable, Sendable {
-        /// Bytes that were not known to be delivered before.
-        package var newlyDelivered = 0
-        /// When the newest unambiguous segment among them was sent.
-        package var sampleSentAt: Instant?
-        /// Something that was sent more than once has been acknowledged. What lies behind it may have waited for it at the
-        /// peer, so that nothing here measures a round trip.
-        package var isAmbiguous = false
-        /// When the last copy of any of it was sent.
-        package var newestSentAt: Instant?
-        package init() {}
+        package static let ambiguous = Flags(rawValue: 4)
+        package static let fin = Flags(rawValue: 8)
+        /// Larger than the path is known to take (RFC 4821 §7).
+        package static let mtuProbe = Flags(rawValue: 16)
     }
 
     private var slots: UnsafeMutablePointer<Segment>
     private var capacity = 0
-    private var head = 0
+    /// The serial number of the first segment. Serial numbers wrap; a segment's slot is its number modulo the capacity.
+    private var head: UInt32 = 0
     package private(set) var count = 0
     package private(set) var sackedBytes = 0
+    package private(set) var sackedCount = 0
     package private(set) var lostBytes = 0
-    package private(set) var resentBytes = 0
-    private var totalBytes = 0
-    private var highestSacked: SequenceNumber?
-    /// Below this every segment has been judged lost or delivered.
-    private var judgedUpTo = SequenceNumber(0)
+    /// Bytes that are thought to be in the network (RFC 6675 §4, SetPipe).
+    package private(set) var pipe = 0
+    private var inNetwork = 0
+    /// Serial numbers of the segments sent longest ago and last, of those in the network.
+    private var oldest: UInt32 = 0
+    private var newest: UInt32 = 0
+    /// Every segment that waits to be sent again starts here or behind.
     private var resendHint = SequenceNumber(0)
 
     package init() { unsafe slots = UnsafeMutablePointer<Segment>.allocate(capacity: 0) }
@@ -60,56 +60,45 @@ package struct SACKScoreboard: ~Copyable {
 
     package var isEmpty: Bool { count == 0 }
     package var isFull: Bool { count >= Self.maximumSegments }
-    package var hasSACKs: Bool { sackedBytes > 0 }
     package var allocatedBytes: Int { capacity * MemoryLayout<Segment>.stride }
 
-    /// Bytes that are thought to be in the network (RFC 6675 §4, SetPipe).
-    package var pipe: Int { totalBytes &- sackedBytes &- lostBytes &+ resentBytes }
-
-    package subscript(index: Int) -> Segment {
+    package private(set) subscript(index: Int) -> Segment {
         get {
             precondition(index >= 0 && index < count, "no such segment")
-            return unsafe slots[(head &+ index) & (capacity &- 1)]
+            return unsafe slots[slot(head &+ UInt32(truncatingIfNeeded: index))]
         }
         set {
             precondition(index >= 0 && index < count, "no such segment")
-            unsafe slots[(head &+ index) & (capacity &- 1)] = newValue
+            unsafe slots[slot(head &+ UInt32(truncatingIfNeeded: index))] = newValue
         }
     }
 
     package mutating func append(start: SequenceNumber, length: Int, sentAt: Instant, flags: Flags = []) {
         if count == capacity { grow() }
-        if count == 0 {
-            judgedUpTo = start
-            resendHint = start
-            highestSacked = nil
-        }
+        if count == 0 { resendHint = start }
         count += 1
+        let serial = head &+ UInt32(count - 1)
         self[count - 1] = Segment(start: start, length: UInt32(truncatingIfNeeded: length), sentAt: sentAt, flags: flags)
-        totalBytes += length
+        pipe += length
+        link(serial)
     }
 
     /// Removes what `ack` covers; a segment that it covers in part is shortened.
-    package mutating func acknowledge(upTo ack: SequenceNumber) -> Delivery {
-        var delivery = Delivery()
+    package mutating func acknowledge(upTo ack: SequenceNumber, delivery: inout Delivery) {
         while count > 0 {
-            var segment = self[0]
+            let segment = self[0]
             guard segment.start.isBefore(ack) else { break }
             if segment.end.isAtOrBefore(ack) {
-                note(segment, length: Int(segment.length), in: &delivery)
-                forget(Int(segment.length), flags: segment.flags)
-                head = (head &+ 1) & (capacity &- 1)
+                if !segment.flags.contains(.sacked) { delivery.note(segment, length: Int(segment.length)) }
+                leaveState(head)
+                head &+= 1
                 count -= 1
             } else {
                 let part = segment.start.distance(to: ack)
-                note(segment, length: part, in: &delivery)
-                forget(part, flags: segment.flags)
-                segment.start = ack
-                segment.length -= UInt32(part)
-                self[0] = segment
+                if !segment.flags.contains(.sacked) { delivery.note(segment, length: part) }
+                shorten(by: part)
             }
         }
-        return delivery
     }
 
     /// Marks the segments that lie wholly inside `block`.
@@ -117,82 +106,87 @@ package struct SACKScoreboard: ~Copyable {
         guard count > 0, !block.isEmpty else { return }
         // RFC 2018 §3 blocks that do not lie in flight are bogus or D-SACKs.
         guard self[0].start.isAtOrBefore(block.start), block.end.isAtOrBefore(self[count - 1].end) else { return }
-        var index = firstIndex(startingAtOrAfter: block.start)
+        let first = firstIndex(startingAtOrAfter: block.start)
+        var index = first
         while index < count {
-            var segment = self[index]
+            let segment = self[index]
             guard segment.end.isAtOrBefore(block.end) else { break }
-            if !segment.flags.contains(.sacked) {
-                note(segment, length: Int(segment.length), in: &delivery)
-                let length = Int(segment.length)
-                if segment.flags.contains(.lost) { lostBytes -= length }
-                if segment.flags.contains(.resent) { resentBytes -= length }
-                segment.flags.subtract([.lost, .resent])
-                segment.flags.insert(.sacked)
-                sackedBytes += length
-                self[index] = segment
-                highestSacked = SequenceNumber.later(highestSacked ?? segment.end, segment.end)
+            if segment.flags.contains(.sacked) {
+                // What was reported before is passed over in one step.
+                index = max(index + 1, Int(segment.next &- head))
+                continue
             }
+            delivery.note(segment, length: Int(segment.length))
+            let serial = head &+ UInt32(truncatingIfNeeded: index)
+            leaveState(serial)
+            self[index].flags.remove(.lost)
+            self[index].flags.insert(.sacked)
+            self[index].next = serial &+ 1
+            sackedBytes += Int(segment.length)
+            sackedCount += 1
             index += 1
         }
+        if index > first, self[first].flags.contains(.sacked) { self[first].next = head &+ UInt32(truncatingIfNeeded: index) }
     }
 
-    /// Judges every segment with `DupThresh` reported segments above it as lost (RFC 6675 §4, IsLost).
-    /// - Returns: whether a segment has newly been judged lost.
-    package mutating func judgeLosses() -> Bool {
-        guard let highestSacked, count > 0 else { return false }
-        var cut = firstIndex(startingAtOrAfter: highestSacked)
-        var above = 0
-        while cut > 0, above < Self.duplicateThreshold {
-            cut -= 1
-            if self[cut].flags.contains(.sacked) { above += 1 }
+    /// Judges the segments lost that were sent before what `rack` knows to be delivered, and have had their time since.
+    /// - Parameter window: how long a segment may be overtaken (RACK.reo_wnd).
+    /// - Returns: how many bytes; and whether others are about to follow at `rack.deadline(window)`.
+    /// Source: RFC 8985 §6.2, step 5.
+    package mutating func judgeLosses(_ rack: RACK, window: Interval, now: Instant) -> (lost: Int, hasMore: Bool) {
+        var lost = 0
+        while inNetwork > 0 {
+            let segment = unsafe slots[slot(oldest)]
+            guard rack.wasSent(behind: segment) else { break }
+            guard segment.sentAt.after(rack.rtt + window) <= now else { return (lost, true) }
+            lost += Int(segment.length)
+            markLost(oldest)
         }
-        guard above >= Self.duplicateThreshold else { return false }
-        let boundary = self[cut].start
-        var found = false
-        while cut > 0, judgedUpTo.isAtOrBefore(self[cut - 1].start) {
-            cut -= 1
-            if markLost(cut) { found = true }
-        }
-        judgedUpTo = SequenceNumber.later(judgedUpTo, boundary)
-        return found
+        return (lost, false)
     }
 
     /// Judges the oldest segment lost: three duplicate ACKs without SACK, or a partial ACK (RFC 6582 §3.2).
-    package mutating func markFirstLost() -> Bool { count > 0 && markLost(0) }
-
-    /// The retransmission timer has fired: all that is not reported counts as lost, copies in flight included.
-    package mutating func markAllLost() {
-        // A first segment that is reported but not acknowledged means that the peer has reneged (RFC 2018 §8).
-        let isReneging = count > 0 && self[0].flags.contains(.sacked)
-        for index in 0..<count {
-            var segment = self[index]
-            let length = Int(segment.length)
-            if isReneging, segment.flags.contains(.sacked) {
-                segment.flags.remove(.sacked)
-                sackedBytes -= length
-            }
-            guard !segment.flags.contains(.sacked) else { continue }
-            if segment.flags.contains(.resent) {
-                segment.flags.remove(.resent)
-                resentBytes -= length
-            }
-            if !segment.flags.contains(.lost) {
-                segment.flags.insert(.lost)
-                lostBytes += length
-            }
-            self[index] = segment
-        }
-        if isReneging { highestSacked = nil }
-        if count > 0 { resendHint = self[0].start }
+    package mutating func markFirstLost() -> Bool {
+        guard count > 0, self[0].isInNetwork else { return false }
+        markLost(head)
+        return true
     }
 
-    /// The lowest lost segment of which no copy is in flight.
+    /// The retransmission timer has fired: the first segment counts as lost, and the others that have had their time.
+    /// - Parameter isOverdue: whether a segment has had its time (RFC 8985 §6.3).
+    package mutating func markTimedOut(isOverdue: (Segment) -> Bool) {
+        // A first segment that is reported but not acknowledged means that the peer has reneged (RFC 2018 §8).
+        if count > 0, self[0].flags.contains(.sacked) { forgetReports() }
+        for index in 0..<count where self[index].isInNetwork && (index == 0 || isOverdue(self[index])) {
+            markLost(head &+ UInt32(truncatingIfNeeded: index))
+        }
+    }
+
+    package mutating func markAllLost() { markTimedOut { _ in true } }
+
+    /// What was judged lost has only been late: it is in the network again.
+    package mutating func takeBackLosses() {
+        guard lostBytes > 0 else { return }
+        for index in 0..<count where self[index].flags.contains(.lost) {
+            self[index].flags.remove(.lost)
+            let length = Int(self[index].length)
+            lostBytes -= length
+            pipe += length
+        }
+        linkAll()
+    }
+
+    /// The bytes of the probe for a larger path MTU if it has been judged lost. Walks all.
+    package var lostProbeBytes: Int? {
+        (0..<count).first { self[$0].flags.isSuperset(of: [.lost, .mtuProbe]) }.map { Int(self[$0].length) }
+    }
+
+    /// The lowest segment that waits to be sent again.
     package mutating func nextLost() -> Int? {
-        guard lostBytes > resentBytes else { return nil }
+        guard lostBytes > 0 else { return nil }
         var index = firstIndex(startingAtOrAfter: resendHint)
         while index < count {
-            let flags = self[index].flags
-            if flags.contains(.lost), !flags.contains(.resent) {
+            if self[index].flags.contains(.lost) {
                 resendHint = self[index].start
                 return index
             }
@@ -201,68 +195,163 @@ package struct SACKScoreboard: ~Copyable {
         return nil
     }
 
+    /// A new copy of a segment has been sent.
     package mutating func resent(_ index: Int, now: Instant) {
-        var segment = self[index]
-        if segment.flags.contains(.lost), !segment.flags.contains(.resent) { resentBytes += Int(segment.length) }
-        segment.flags.formUnion([.resent, .ambiguous])
-        segment.sentAt = now
-        self[index] = segment
+        let serial = head &+ UInt32(truncatingIfNeeded: index)
+        leaveState(serial)
+        precondition(!self[index].flags.contains(.sacked), "what has arrived is sent again")
+        self[index].flags.remove(.lost)
+        self[index].flags.insert(.ambiguous)
+        self[index].sentAt = now
+        pipe += Int(self[index].length)
+        link(serial)
     }
 
-    /// Cuts everything in flight anew for a smaller segment size; all of it counts as lost.
+    /// What was sent last measures no round trip: it was held back on its way out.
+    package mutating func spoilSample() {
+        if count > 0 { self[count - 1].flags.insert(.ambiguous) }
+    }
+
+    /// Cuts every segment of more than `mss` bytes into smaller ones. Those that were too large for the path count as lost.
     package mutating func resegment(mss: Int) {
         guard count > 0, mss > 0 else { return }
-        let start = self[0].start
-        let last = self[count - 1]
-        let end = last.end
-        let hasFIN = last.flags.contains(.fin)
-        let sentAt = self[0].sentAt
+        let old = (0..<count).map { self[$0] }
+        let hint = resendHint
         removeAll()
-        var cursor = start
-        while cursor.isBefore(end) {
-            let remaining = cursor.distance(to: end)
-            let isLast = remaining <= mss + (hasFIN ? 1 : 0)
-            let length = isLast ? remaining : mss
-            append(start: cursor, length: length, sentAt: sentAt, flags: isLast && hasFIN ? [.fin, .ambiguous] : .ambiguous)
-            cursor += length
+        for segment in old {
+            let text = Int(segment.length) - (segment.flags.contains(.fin) ? 1 : 0)
+            let isTooLarge = text > mss
+            var (cursor, left) = (segment.start, Int(segment.length))
+            repeat {
+                let isLast = left - (segment.flags.contains(.fin) ? 1 : 0) <= mss
+                let length = isLast ? left : mss
+                var piece = segment
+                piece.start = cursor
+                piece.length = UInt32(length)
+                piece.flags.remove(.mtuProbe)
+                if !isLast { piece.flags.remove(.fin) }
+                if isTooLarge {
+                    piece.flags.insert(.ambiguous)
+                    if !piece.flags.contains(.sacked) { piece.flags.insert(.lost) }
+                }
+                insertLast(piece)
+                cursor += length
+                left -= length
+            } while left > 0
         }
-        markAllLost()
+        resendHint = SequenceNumber.earlier(hint, old[0].start)
+        linkAll()
     }
 
     package mutating func removeAll() {
         unsafe slots.deallocate()
         unsafe slots = UnsafeMutablePointer<Segment>.allocate(capacity: 0)
-        (capacity, head, count) = (0, 0, 0)
-        (sackedBytes, lostBytes, resentBytes, totalBytes) = (0, 0, 0, 0)
-        highestSacked = nil
+        (capacity, head, count, inNetwork) = (0, 0, 0, 0)
+        (sackedBytes, sackedCount, lostBytes, pipe) = (0, 0, 0, 0)
     }
 
-    private mutating func markLost(_ index: Int) -> Bool {
-        var segment = self[index]
-        guard segment.flags.isDisjoint(with: [.sacked, .lost]) else { return false }
-        segment.flags.insert(.lost)
-        lostBytes += Int(segment.length)
-        self[index] = segment
-        resendHint = SequenceNumber.earlier(resendHint, segment.start)
-        return true
+    /// Gives the memory back if nothing is in flight.
+    package mutating func trim() {
+        if count == 0 { removeAll() }
     }
 
-    private func note(_ segment: Segment, length: Int, in delivery: inout Delivery) {
-        guard !segment.flags.contains(.sacked) else { return }
-        delivery.newlyDelivered += length
-        delivery.newestSentAt = max(delivery.newestSentAt ?? segment.sentAt, segment.sentAt)
-        guard !segment.flags.contains(.ambiguous) else {
-            delivery.isAmbiguous = true
-            return
+    // MARK: States
+
+    private mutating func markLost(_ serial: UInt32) {
+        leaveState(serial)
+        let place = slot(serial)
+        unsafe slots[place].flags.insert(.lost)
+        lostBytes += unsafe Int(slots[place].length)
+        resendHint = unsafe SequenceNumber.earlier(resendHint, slots[place].start)
+    }
+
+    /// Takes a segment out of the sums and the order of its state.
+    private mutating func leaveState(_ serial: UInt32) {
+        let segment = unsafe slots[slot(serial)]
+        let length = Int(segment.length)
+        if segment.flags.contains(.sacked) {
+            sackedBytes -= length
+            sackedCount -= 1
+        } else if segment.flags.contains(.lost) {
+            lostBytes -= length
+        } else {
+            pipe -= length
+            unlink(serial)
         }
-        delivery.sampleSentAt = max(delivery.sampleSentAt ?? segment.sentAt, segment.sentAt)
     }
 
-    private mutating func forget(_ length: Int, flags: Flags) {
-        totalBytes -= length
-        if flags.contains(.sacked) { sackedBytes -= length }
-        if flags.contains(.lost) { lostBytes -= length }
-        if flags.contains(.resent) { resentBytes -= length }
+    private mutating func shorten(by part: Int) {
+        let flags = self[0].flags
+        if flags.contains(.sacked) { sackedBytes -= part } else if flags.contains(.lost) { lostBytes -= part } else { pipe -= part }
+        self[0].start += part
+        self[0].length -= UInt32(part)
+    }
+
+    private mutating func forgetReports() {
+        for index in 0..<count where self[index].flags.contains(.sacked) {
+            self[index].flags.remove(.sacked)
+            self[index].flags.insert(.lost)
+            let length = Int(self[index].length)
+            sackedBytes -= length
+            lostBytes += length
+        }
+        sackedCount = 0
+        resendHint = self[0].start
+    }
+
+    // MARK: The order of sending
+
+    private mutating func link(_ serial: UInt32) {
+        let place = slot(serial)
+        if inNetwork == 0 {
+            oldest = serial
+        } else {
+            unsafe slots[slot(newest)].next = serial
+            unsafe slots[place].previous = newest
+        }
+        newest = serial
+        inNetwork += 1
+    }
+
+    private mutating func unlink(_ serial: UInt32) {
+        let segment = unsafe slots[slot(serial)]
+        inNetwork -= 1
+        guard inNetwork > 0 else { return }
+        if serial == oldest {
+            oldest = segment.next
+        } else if serial == newest {
+            newest = segment.previous
+        } else {
+            unsafe slots[slot(segment.previous)].next = segment.next
+            unsafe slots[slot(segment.next)].previous = segment.previous
+        }
+    }
+
+    /// Makes the order anew.
+    private mutating func linkAll() {
+        inNetwork = 0
+        let order = (0..<count).filter { self[$0].isInNetwork }.sorted { (self[$0].sentAt, $0) < (self[$1].sentAt, $1) }
+        for index in order { link(head &+ UInt32(truncatingIfNeeded: index)) }
+    }
+
+    // MARK: The ring
+
+    @inline(__always) private func slot(_ serial: UInt32) -> Int { Int(serial) & (capacity &- 1) }
+
+    private mutating func insertLast(_ segment: Segment) {
+        if count == capacity { grow() }
+        count += 1
+        self[count - 1] = segment
+        let length = Int(segment.length)
+        if segment.flags.contains(.sacked) {
+            sackedBytes += length
+            sackedCount += 1
+            self[count - 1].next = head &+ UInt32(count)
+        } else if segment.flags.contains(.lost) {
+            lostBytes += length
+        } else {
+            pipe += length
+        }
     }
 
     private func firstIndex(startingAtOrAfter number: SequenceNumber) -> Int {
@@ -275,23 +364,18 @@ package struct SACKScoreboard: ~Copyable {
         return low
     }
 
+    /// Serial numbers stay, so that the links do.
     private mutating func grow() {
         let larger = max(8, capacity * 2)
         let memory = UnsafeMutablePointer<Segment>.allocate(capacity: larger)
-        for index in 0..<count { unsafe (memory + index).initialize(to: self[index]) }
+        for index in 0..<count {
+            unsafe (memory + (Int(head &+ UInt32(index)) & (larger - 1))).initialize(to: self[index])
+        }
         unsafe slots.deallocate()
         unsafe slots = memory
         capacity = larger
-        head = 0
     }
 
-    /// Gives the memory back if nothing is in flight.
-    package mutating func trim() {
-        if count == 0 { removeAll() }
-    }
-
-    /// DupThresh of RFC 6675.
-    package static let duplicateThreshold = 3
-    /// 16,384 segments: 22 MB in flight at 1,368 bytes each.
-    package static let maximumSegments = 16_384
+    /// 32,768 segments: 44 MB in flight at 1,368 bytes each, more than the largest window.
+    package static let maximumSegments = 32_768
 }

@@ -37,10 +37,8 @@ package struct SendBuffer: ~Copyable {
         count -= length
     }
 
-    /// Gives the memory back if nothing is held.
-    package mutating func trim() {
-        if count == 0 { ring.release() }
-    }
+    /// Gives memory back that is not needed for what is held.
+    package mutating func trim() { ring.shrink(keeping: count) }
 
     package mutating func removeAll() {
         count = 0

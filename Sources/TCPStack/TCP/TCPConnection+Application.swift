@@ -3,24 +3,31 @@ import Inet
 /// The user calls of RFC 9293 §3.10.
 extension TCPConnection {
     /// Queues bytes. Allowed before the connection is established.
-    mutating func write(_ bytes: RawSpan, now: Instant) throws(StackError) -> Int {
+    /// - Parameters:
+    ///   - isUrgent: the last of the bytes ends urgent data (RFC 9293 §3.8.5).
+    ///   - mayGrow: whether there is memory for a larger buffer.
+    mutating func write(_ bytes: RawSpan, isUrgent: Bool = false, mayGrow: Bool, now: Instant) throws(StackError) -> Int {
         guard !state.hasClosedWrite, !flags.contains(.finQueued) else { throw .outputClosed }
+        // What a round trip takes, and as much again that waits behind it.
+        sendBuffer.limit =
+            mayGrow ? min(limits.sendBufferMaximum, max(limits.sendBufferInitial, 2 * congestion.cwnd)) : limits.sendBufferInitial
         let accepted = sendBuffer.append(bytes)
         if accepted < bytes.byteCount { flags.insert(.wantsWritable) }
         if accepted > 0 {
             flags.insert(.needsPoll)
-            timers.trim = .distantFuture
+            if isUrgent {
+                sndUrgent = textStart + sendBuffer.count
+                flags.insert(.sendsUrgent)
+            }
         }
         return accepted
     }
 
-    mutating func read(into target: inout MutableRawSpan, now: Instant) -> Int {
-        let count = rcv.read(into: &target, now: now, rtt: rtt.minimum ?? .milliseconds(1))
+    mutating func read(into target: inout MutableRawSpan, mayGrow: Bool, now: Instant) -> Int {
+        let count = rcv.read(into: &target, now: now, rtt: rtt.minimum ?? .milliseconds(1), mayGrow: mayGrow)
         guard count > 0 else { return 0 }
-        if rcv.readable == 0 {
-            events.remove(.readable)
-            if !rcv.hasHoles { armTrim(now: now) }
-        }
+        if rcv.readable == 0 { events.remove(.readable) }
+        armTrim(now: now)
         if state.takesText, rcv.wantsUpdate(mss: largestTextReceived) {
             pending.insert(.acknowledgment)
             flags.insert(.needsPoll)
@@ -49,7 +56,7 @@ extension TCPConnection {
         guard !flags.contains(.applicationClosed) else { return }
         flags.insert(.applicationClosed)
         flags.remove(.wantsWritable)
-        events.subtract([.readable, .writable, .inputClosed])
+        events.subtract([.readable, .writable, .inputClosed, .urgent])
         switch state {
         case .synSent: finish(.finished)
         case .synReceived: abort(.aborted)
@@ -59,7 +66,7 @@ extension TCPConnection {
                 abort(.aborted)
             } else {
                 closeWrite(now: now)
-                if state == .finWait2 { timers.finWait2 = now + limits.finWait2 }
+                if state == .finWait2 { timers.state = now.after(limits.finWait2) }
             }
         case .closeWait, .closing, .lastAck:
             if rcv.readable > 0 { abort(.aborted) } else { closeWrite(now: now) }
@@ -88,7 +95,7 @@ extension TCPConnection {
         pending = []
         if reason != .finished || flags.contains(.applicationClosed) {
             rcv.discard()
-            events.subtract([.readable, .inputClosed, .writable])
+            events.subtract([.readable, .inputClosed, .writable, .urgent])
         }
     }
 
@@ -104,7 +111,16 @@ extension TCPConnection {
         return closeReason != .finished || flags.contains(.applicationClosed) || rcv.readable == 0
     }
 
-    mutating func armTrim(now: Instant) {
-        timers.trim = now + limits.bufferIdleTime
+    /// Unread bytes up to the end of urgent data (RFC 9293 MUST-33).
+    var urgentBytes: Int {
+        flags.contains(.receivesUrgent) ? max(0, rcv.readable + rcv.nxt.distance(to: rcvUrgent)) : 0
     }
+
+    /// Looks for unused memory after a while; not moved on, since every segment would.
+    mutating func armTrim(now: Instant) {
+        if timers.trim == .distantFuture { timers.trim = now.after(limits.bufferIdleTime) }
+    }
+
+    /// The sequence number of the first byte of the send buffer.
+    private var textStart: SequenceNumber { snd.una == snd.iss ? snd.iss + 1 : snd.una }
 }

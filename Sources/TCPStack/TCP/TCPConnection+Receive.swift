@@ -3,12 +3,12 @@ import Inet
 /// SEGMENT ARRIVES, in the order of RFC 9293 §3.10.7.3 and §3.10.7.4, with RFC 5961 and RFC 7323 where they amend it.
 extension TCPConnection {
     /// Takes one segment whose checksum is right.
-    mutating func receive(_ header: TCPHeader, options: TCPOptions, text: RawSpan, now: Instant) -> SegmentOutcome {
+    mutating func receive(_ header: TCPHeader, options: TCPOptions, text: RawSpan, ecn: ECN = .notECT, now: Instant) -> SegmentOutcome {
         switch state {
         case .closed, .timeWait: .dropped(.unexpectedSegment)
         case .synSent: receiveInSynSent(header, options: options, text: text, now: now)
         case .synReceived, .established, .finWait1, .finWait2, .closing, .closeWait, .lastAck:
-            receiveSynchronized(header, options: options, text: text, now: now)
+            receiveSynchronized(header, options: options, text: text, ecn: ecn, now: now)
         }
     }
 
@@ -59,7 +59,7 @@ extension TCPConnection {
         snd.largestWnd = snd.wnd
         snd.wl1 = header.sequence
         snd.wl2 = snd.una
-        let offered = pathMTU - SegmentWriter.ipHeaderLength(local.address.family) - TCPHeader.minimumLength
+        let offered = interfaceMTU - headerLength
         let named = options.maximumSegmentSize.map { max(Int($0), Self.smallestMSS) } ?? Self.defaultMSS(local.address.family)
         peerMSS = min(named, offered)
         if let scale = options.windowScale {
@@ -73,13 +73,17 @@ extension TCPConnection {
             tsRecent = timestamps.value
             tsRecentAt = now
         }
+        // RFC 3168 §6.1.1.
+        let bits = header.flags.intersection([.ece, .cwr])
+        let agrees = state == .synSent && header.flags.contains(.ack) ? bits == .ece : bits == [.ece, .cwr]
+        if flags.contains(.wantsECN), agrees { flags.insert(.hasECN) } else { flags.remove(.wantsECN) }
         congestion.setMSS(effectiveMSS, isFresh: true)
     }
 
     // MARK: all other states, §3.10.7.4
 
     private mutating func receiveSynchronized(
-        _ header: TCPHeader, options: TCPOptions, text: RawSpan, now: Instant
+        _ header: TCPHeader, options: TCPOptions, text: RawSpan, ecn: ECN, now: Instant
     ) -> SegmentOutcome {
         var header = header
         let isReset = header.flags.contains(.rst)
@@ -98,7 +102,7 @@ extension TCPConnection {
         // RFC 7323 §5.3, R1: before the sequence number.
         if hasTimestamps, !isReset {
             guard let timestamps = options.timestamps else { return .dropped(.missingTimestamp) }
-            if Int32(bitPattern: timestamps.value &- tsRecent) < 0, now - tsRecentAt < Self.timestampLife {
+            if Int32(bitPattern: timestamps.value &- tsRecent) < 0, now.since(tsRecentAt) < Self.timestampLife {
                 answerSuspicious(hasText: text.byteCount > 0, now: now)
                 return .dropped(.oldTimestamp)
             }
@@ -155,7 +159,13 @@ extension TCPConnection {
             let outcome = receiveAcknowledgment(header, options: options, textCount: text.byteCount, now: now)
             guard outcome == .taken, !state.isTerminal else { return outcome }
         }
-        // Sixth is the URG bit. Seventh: the segment text; eighth: the FIN bit.
+        if flags.contains(.hasECN), text.byteCount > 0 {
+            // RFC 3168 §6.1.3: CWR ends the echo of earlier marks, not that of this packet's.
+            if header.flags.contains(.cwr) { flags.remove(.echoesCongestion) }
+            if ecn == .ce { flags.insert(.echoesCongestion) }
+        }
+        // Sixth: the URG bit. Seventh: the segment text; eighth: the FIN bit.
+        if header.flags.contains(.urg) { receiveUrgent(header) }
         return receiveText(header, sequence: header.sequence, text: text, now: now)
     }
 
@@ -181,23 +191,36 @@ extension TCPConnection {
         snd.una = acknowledgment
         snd.wl2 = acknowledgment
         state = flags.contains(.finQueued) ? .finWait1 : .established
-        timers.connect = .distantFuture
+        timers.state = .distantFuture
         timers.retransmit = .distantFuture
         pending.remove(.syn)
         events.insert(.opened)
         flags.insert(.needsPoll)
-        if synTransmissions == 1 {
-            rtt.sample(now - lastDataSent)
-        } else if hasTimestamps, let echo = timestampRoundTrip(options, now: now) {
-            rtt.sample(echo)
-        } else {
-            rtt.useFallback()
+        if !flags.contains(.hasSpoiltSample) {
+            if synTransmissions == 1 {
+                rtt.sample(now.since(lastDataSent))
+            } else if hasTimestamps, let echo = timestampRoundTrip(options, now: now) {
+                rtt.sample(echo)
+            } else {
+                rtt.useFallback()
+            }
         }
-        if let keepalive = limits.keepalive { timers.keepalive = now + keepalive }
+        if let keepalive = limits.keepalive { timers.keepalive = now.after(keepalive) }
         unackedSince = now
     }
 
-    // MARK: seventh and eighth
+    // MARK: sixth, seventh and eighth
+
+    /// RFC 9293 §3.8.5: the application is told once that there is urgent data, and again when more comes.
+    private mutating func receiveUrgent(_ header: TCPHeader) {
+        guard state.takesText, !flags.contains(.applicationClosed) else { return }
+        let end = header.sequence + Int(header.urgentPointer)
+        guard rcv.nxt.isBefore(end) || urgentBytes > 0 else { return }
+        guard urgentBytes == 0 || rcvUrgent.isBefore(end) else { return }
+        rcvUrgent = end
+        flags.insert(.receivesUrgent)
+        events.insert(.urgent)
+    }
 
     private mutating func receiveText(
         _ header: TCPHeader, sequence: SequenceNumber, text: RawSpan, now: Instant
@@ -210,7 +233,7 @@ extension TCPConnection {
             flags.insert(.earlyFIN)
         }
         if text.byteCount > 0 {
-            outcome = receiveNonemptyText(sequence: sequence, text: text, now: now)
+            outcome = receiveNonemptyText(header, sequence: sequence, text: text, now: now)
             if state.isTerminal { return outcome }
         } else if header.flags.contains(.fin) {
             pending.insert(.acknowledgment)
@@ -220,7 +243,9 @@ extension TCPConnection {
         return outcome
     }
 
-    private mutating func receiveNonemptyText(sequence: SequenceNumber, text: RawSpan, now: Instant) -> SegmentOutcome {
+    private mutating func receiveNonemptyText(
+        _ header: TCPHeader, sequence: SequenceNumber, text: RawSpan, now: Instant
+    ) -> SegmentOutcome {
         var start = 0
         var end = text.byteCount
         if sequence.isBefore(rcv.nxt) {
@@ -241,7 +266,12 @@ extension TCPConnection {
             return .taken
         }
         largestTextReceived = max(largestTextReceived, min(text.byteCount, 65_535))
-        timers.trim = .distantFuture
+        flags.remove(.hasAcknowledgedEarly)
+        if header.flags.contains(.psh), text.byteCount < largestTextReceived {
+            flags.insert(.hasSmallSegment)
+        } else {
+            flags.remove(.hasSmallSegment)
+        }
         let hadHoles = rcv.hasHoles
         switch rcv.accept(text.extracting(start..<end), at: sequence + start) {
         case .inOrder:
@@ -273,11 +303,17 @@ extension TCPConnection {
         }
     }
 
+    /// The timestamp echo in milliseconds of our clock; `nil` without one.
+    func echoedMillisecond(_ options: TCPOptions) -> UInt32? {
+        guard hasTimestamps, let echo = options.timestamps?.echoReply, echo != 0 else { return nil }
+        return echo &- tsOffset
+    }
+
     /// What a timestamp echo says of the round trip; `nil` if it is absurd.
-    func timestampRoundTrip(_ options: TCPOptions, now: Instant) -> Duration? {
+    func timestampRoundTrip(_ options: TCPOptions, now: Instant) -> Interval? {
         guard let echo = options.timestamps?.echoReply, echo != 0 else { return nil }
         let elapsed = Int32(bitPattern: timestamp(now) &- echo)
-        return elapsed >= 0 && elapsed < 120_000 ? .milliseconds(max(1, Int(elapsed))) : nil
+        return elapsed >= 0 && elapsed < 120_000 ? .milliseconds(Int(max(1, elapsed))) : nil
     }
 
     /// TSval: milliseconds, with an offset of its own for each tuple.
@@ -291,5 +327,5 @@ extension TCPConnection {
     }
 
     /// 24 days (RFC 7323 §5.5): after that TS.Recent says nothing.
-    private static let timestampLife: Duration = .seconds(24 * 86_400)
+    private static let timestampLife: Interval = .seconds(24 * 86_400)
 }

@@ -14,6 +14,7 @@ extension TCPConnection {
         case .established, .finWait1, .finWait2, .closing, .closeWait, .lastAck: break
         }
         if let range = retransmit(into: &packet, at: offset, now: now) { return range }
+        if pending.contains(.lossProbe), let range = sendLossProbe(into: &packet, at: offset, now: now) { return range }
         if let range = sendNew(into: &packet, at: offset, now: now) { return range }
         if pending.contains(.windowProbe) { return sendWindowProbe(into: &packet, at: offset, now: now) }
         if pending.contains(.keepaliveProbe) {
@@ -25,10 +26,21 @@ extension TCPConnection {
         if pending.contains(.acknowledgment) { return sendACK(into: &packet, at: offset, now: now) }
         let unacknowledged = lastAcknowledgmentSent.distance(to: rcv.nxt)
         if unacknowledged >= 2 * largestTextReceived { return sendACK(into: &packet, at: offset, now: now) }
-        if unacknowledged > 0, timers.delayedAcknowledgment == .distantFuture {
-            timers.delayedAcknowledgment = now + limits.delayedAcknowledgment
+        if unacknowledged > 0 {
+            let isEarly = flags.isSuperset(of: [.acknowledgesEarly, .hasSmallSegment])
+            let delay = isEarly ? min(Self.shortDelay, limits.delayedAcknowledgment) : limits.delayedAcknowledgment
+            timers.delayedAcknowledgment = min(timers.delayedAcknowledgment, now.after(delay))
         }
         return nil
+    }
+
+    /// How long the ACK of a small segment waits for company as long as nothing is known of the peer. Where it proves needless, the
+    /// full delay holds from then on; where the full delay was needed, the short one.
+    private static let shortDelay: Interval = .milliseconds(2)
+
+    /// What left last measures no round trip.
+    mutating func packetWasHeldBack() {
+        if state.isSynchronized { scoreboard.spoilSample() } else { flags.insert(.hasSpoiltSample) }
     }
 
     /// The last ACK of a connection that has just entered TIME-WAIT, or the reset of one that was aborted.
@@ -43,21 +55,21 @@ extension TCPConnection {
         var options = TCPOptions()
         let isAnswer = state == .synReceived
         // RFC 9293 §3.7.1: the MSS option counts the fixed headers only.
-        let offered = pathMTU - SegmentWriter.ipHeaderLength(local.address.family) - TCPHeader.minimumLength
-        options.maximumSegmentSize = UInt16(clamping: offered)
+        options.maximumSegmentSize = UInt16(clamping: interfaceMTU - headerLength)
         if !isAnswer || isScalingNegotiated {
             options.windowScale = Self.windowScale(for: rcv.maximum)
         }
         options.isSACKPermitted = !isAnswer || isSACKPermitted
         if !isAnswer || hasTimestamps { options.timestamps = .init(value: timestamp(now), echoReply: isAnswer ? tsRecent : 0) }
-        synTransmissions += 1
+        if synTransmissions < .max { synTransmissions += 1 }
         snd.nxt = snd.iss + 1
         lastDataSent = now
         if synTransmissions == 1 { unackedSince = now }
         armRetransmit(now: now)
-        return emit(
-            into: &packet, at: offset, sequence: snd.iss, flags: isAnswer ? [.syn, .ack] : .syn, textOffset: 0, textCount: 0,
-            options: options)
+        var segmentFlags: TCPFlags = isAnswer ? [.syn, .ack] : .syn
+        // RFC 3168 §6.1.1: both bits ask, ECE alone agrees.
+        if flags.contains(.wantsECN) { segmentFlags.formUnion(isAnswer ? .ece : [.ece, .cwr]) }
+        return emit(into: &packet, at: offset, sequence: snd.iss, flags: segmentFlags, textOffset: 0, textCount: 0, options: options)
     }
 
     private mutating func sendACK(into packet: inout MutableRawSpan, at offset: Int, now: Instant) -> Range<Int> {
@@ -73,11 +85,34 @@ extension TCPConnection {
         }
         let segment = scoreboard[index]
         let pipe = currentPipe
-        guard pending.contains(.forcedRetransmission) || pipe == 0 || pipe + Int(segment.length) <= congestion.cwnd else { return nil }
+        if !pending.contains(.forcedRetransmission) {
+            guard pipe == 0 || pipe + Int(segment.length) <= congestion.cwnd, isPaced(now: now) else { return nil }
+        }
         pending.remove(.forcedRetransmission)
+        recovery.resent(now: now)
+        return resend(index, into: &packet, at: offset, now: now)
+    }
+
+    /// RFC 8985 §7.3: new data if there is any, else the last segment again.
+    private mutating func sendLossProbe(into packet: inout MutableRawSpan, at offset: Int, now: Instant) -> Range<Int>? {
+        pending.remove(.lossProbe)
+        guard recovery.isOpen, !scoreboard.isEmpty else { return nil }
+        if let range = sendNew(into: &packet, at: offset, isProbe: true, now: now) {
+            recovery.probe = .newData(end: snd.nxt)
+            return range
+        }
+        recovery.probe = .retransmission(end: snd.nxt)
+        let last = scoreboard.count - 1
+        guard !scoreboard[last].flags.contains(.sacked) else { return nil }
+        return resend(last, into: &packet, at: offset, now: now)
+    }
+
+    private mutating func resend(_ index: Int, into packet: inout MutableRawSpan, at offset: Int, now: Instant) -> Range<Int> {
+        let segment = scoreboard[index]
         scoreboard.resent(index, now: now)
         if index == 0 || timers.retransmit == .distantFuture { armRetransmit(now: now) }
         lastDataSent = now
+        pacer.sent(Int(segment.length), cwnd: congestion.cwnd, isInSlowStart: congestion.isInSlowStart, srtt: rtt.srtt, now: now)
         let hasFIN = segment.flags.contains(.fin)
         let text = Int(segment.length) - (hasFIN ? 1 : 0)
         return emit(
@@ -85,8 +120,11 @@ extension TCPConnection {
             textOffset: snd.una.distance(to: segment.start), textCount: text, options: segmentOptions(room: segmentRoom - text, now: now))
     }
 
-    /// New data and FIN within min(cwnd, SND.WND), by the sender's rules of RFC 9293 §3.8.6.2.1 without Nagle's algorithm.
-    private mutating func sendNew(into packet: inout MutableRawSpan, at offset: Int, now: Instant) -> Range<Int>? {
+    /// New data and FIN within min(cwnd, SND.WND), by the sender's rules of RFC 9293 §3.8.6.2.1.
+    /// - Parameter isProbe: leaves whatever cwnd says.
+    private mutating func sendNew(
+        into packet: inout MutableRawSpan, at offset: Int, isProbe: Bool = false, now: Instant
+    ) -> Range<Int>? {
         let isFINDue = flags.contains(.finQueued) && !flags.contains(.finSent)
         let unsent = unsentText
         guard unsent > 0 || isFINDue else {
@@ -94,26 +132,33 @@ extension TCPConnection {
             return nil
         }
         // What is lost goes first.
-        guard scoreboard.lostBytes <= scoreboard.resentBytes, !scoreboard.isFull else { return nil }
+        guard scoreboard.lostBytes == 0, !scoreboard.isFull else { return nil }
         let options = segmentOptions(room: 40, now: now)
-        let room = max(Self.smallestText, segmentRoom - options.encodedLength)
+        var room = max(Self.smallestText, segmentRoom - options.encodedLength)
         let usable = snd.wnd - flightSize
+        let mtuProbe = mtuProbeText(unsent: unsent, optionLength: options.encodedLength, now: now)
+        if let mtuProbe, usable >= mtuProbe { room = mtuProbe }
         let count = max(0, min(unsent, min(room, usable)))
         let isWorthIt =
-            count == room || count == unsent || count >= snd.largestWnd / 2 || (pending.contains(.smallSegment) && count > 0)
+            count == room || (count == unsent && (flightSize == 0 || isFINDue || !limits.coalescesSmallWrites))
+            || count >= snd.largestWnd / 2 || (pending.contains(.smallSegment) && count > 0)
         guard usable > 0, count > 0 || unsent == 0, isWorthIt else {
             flags.remove(.isCwndLimited)
             if flightSize == 0, !pending.contains(.windowProbe) { armPersist(now: now) }
             return nil
         }
-        if flightSize == 0, now - lastDataSent > rtt.rto {
-            congestion.idled(periods: Int(clamping: (now - lastDataSent).inNanoseconds / max(1, rtt.rto.inNanoseconds)))
-        }
+        if flightSize == 0, now.since(lastDataSent) > rtt.rto { congestion.idled() }
         let pipe = currentPipe
-        guard pipe == 0 || pipe + count <= congestion.cwnd else {
-            flags.insert(.isCwndLimited)
-            return nil
+        if !isProbe, pipe > 0 {
+            let fits = pipe + count <= congestion.cwnd
+            guard fits, isPaced(now: now) else {
+                // Where the pacer alone holds us back, the window is in use only if much of it is in flight.
+                if !fits || pipe * 2 >= congestion.cwnd { flags.insert(.isCwndLimited) }
+                return nil
+            }
         }
+        // The answer came, and the peer had nothing to add before: the ACK could have waited for it.
+        if flags.contains(.hasAcknowledgedEarly) { flags.subtract([.hasAcknowledgedEarly, .acknowledgesEarly]) }
         pending.subtract([.smallSegment, .windowProbe])
         timers.persist = .distantFuture
         let takesFIN = isFINDue && count == unsent && usable > count
@@ -122,14 +167,38 @@ extension TCPConnection {
         let textOffset = snd.una.distance(to: sequence)
         let length = count + (takesFIN ? 1 : 0)
         if flightSize == 0 { unackedSince = now }
-        scoreboard.append(start: sequence, length: length, sentAt: now, flags: takesFIN ? .fin : [])
+        var boardFlags: SACKScoreboard.Flags = takesFIN ? .fin : []
+        if let mtuProbe, count == mtuProbe, room == mtuProbe {
+            boardFlags.insert(.mtuProbe)
+            pathMTU.probeSent(count + options.encodedLength + headerLength)
+        }
+        scoreboard.append(start: sequence, length: length, sentAt: now, flags: boardFlags)
         snd.nxt += length
         lastDataSent = now
-        if timers.retransmit == .distantFuture { armRetransmit(now: now) }
+        pacer.sent(count, cwnd: congestion.cwnd, isInSlowStart: congestion.isInSlowStart, srtt: rtt.srtt, now: now)
+        // A probe is due so long after the last of them, a timeout after the first.
+        if timers.retransmit == .distantFuture || timers.purpose == .lossProbe { armRetransmit(now: now) }
         var segmentFlags: TCPFlags = takesFIN ? [.ack, .fin] : .ack
         if count == unsent, count > 0 { segmentFlags.insert(.psh) }
+        if count > 0, flags.contains(.reducedWindow) {
+            flags.remove(.reducedWindow)
+            segmentFlags.insert(.cwr)
+        }
+        // RFC 3168 §6.1.4, §6.1.5: only new data may be marked.
+        let ecn: ECN = count > 0 && flags.contains(.hasECN) ? .ect0 : .notECT
         return emit(
-            into: &packet, at: offset, sequence: sequence, flags: segmentFlags, textOffset: textOffset, textCount: count, options: options)
+            into: &packet, at: offset, sequence: sequence, flags: segmentFlags, textOffset: textOffset, textCount: count, options: options,
+            ecn: ecn)
+    }
+
+    /// Whether more may leave now; if not, the timer is set.
+    private mutating func isPaced(now: Instant) -> Bool {
+        guard
+            let due = pacer.delay(
+                cwnd: congestion.cwnd, isInSlowStart: congestion.isInSlowStart, srtt: rtt.srtt, mss: effectiveMSS, now: now)
+        else { return true }
+        timers.pacing = due
+        return false
     }
 
     /// RFC 9293 §3.8.6.1, as kernels do it: an empty segment that is out of order, which the peer has to answer by its window.
@@ -138,7 +207,7 @@ extension TCPConnection {
     private mutating func sendWindowProbe(into packet: inout MutableRawSpan, at offset: Int, now: Instant) -> Range<Int>? {
         pending.remove(.windowProbe)
         guard flightSize == 0 else { return nil }
-        unansweredProbes += 1
+        unansweredProbes &+= 1
         persistBackoff = min(persistBackoff + 1, 16)
         armPersist(now: now)
         return emit(
@@ -148,7 +217,7 @@ extension TCPConnection {
 
     private mutating func armPersist(now: Instant) {
         guard timers.persist == .distantFuture else { return }
-        timers.persist = now + min(RTTEstimator.minimumRTO * (1 << persistBackoff), RTTEstimator.maximumRTO)
+        timers.persist = now.after(min(RTTEstimator.minimumRTO * (1 << Int(persistBackoff)), RTTEstimator.maximumRTO))
     }
 
     /// What is in the network (RFC 6675); without SACK, less what duplicate ACKs have told.
@@ -168,12 +237,13 @@ extension TCPConnection {
 
     private mutating func emit(
         into packet: inout MutableRawSpan, at offset: Int, sequence: SequenceNumber, flags segmentFlags: TCPFlags, textOffset: Int,
-        textCount: Int, options: TCPOptions
+        textCount: Int, options: TCPOptions, ecn: ECN = .notECT
     ) -> Range<Int> {
-        let header = TCPHeader(
+        var header = TCPHeader(
             sourcePort: local.port, destinationPort: remote.port, sequence: sequence,
             acknowledgment: segmentFlags.contains(.ack) ? rcv.nxt : SequenceNumber(0), flags: segmentFlags,
             window: segmentFlags.contains(.rst) ? 0 : rcv.windowField(isSYN: segmentFlags.contains(.syn)))
+        if !flags.isDisjoint(with: [.echoesCongestion, .sendsUrgent]) { amend(&header, textCount: textCount) }
         if textCount > 0 {
             let place = offset &+ SegmentWriter.ipHeaderLength(local.address.family) &+ TCPHeader.minimumLength &+ options.encodedLength
             sendBuffer.copy(from: textOffset, count: textCount, into: &packet, at: place)
@@ -186,6 +256,19 @@ extension TCPConnection {
         }
         return SegmentWriter.finish(
             into: &packet, at: offset, local: local.address, remote: remote.address, header: header, options: options,
-            payloadLength: textCount)
+            payloadLength: textCount, hopLimit: limits.hopLimit, ecn: ecn)
+    }
+
+    /// What is seldom: an echo of congestion (RFC 3168 §6.1.3), urgent data (RFC 9293 §3.8.5).
+    private mutating func amend(_ header: inout TCPHeader, textCount: Int) {
+        guard header.flags.contains(.ack), header.flags.isDisjoint(with: [.syn, .rst]) else { return }
+        if flags.contains(.echoesCongestion) { header.flags.insert(.ece) }
+        guard flags.contains(.sendsUrgent) else { return }
+        if sndUrgent.isAtOrBefore(snd.una) {
+            flags.remove(.sendsUrgent)
+        } else if header.sequence.isBefore(sndUrgent) {
+            header.flags.insert(.urg)
+            header.urgentPointer = UInt16(clamping: header.sequence.distance(to: sndUrgent))
+        }
     }
 }

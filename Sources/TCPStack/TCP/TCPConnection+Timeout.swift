@@ -7,12 +7,12 @@ extension TCPConnection {
             timers = Timers()
             return
         }
-        if timers.connect <= now { return giveUp() }
-        if timers.finWait2 <= now {
+        if timers.state <= now {
+            guard state.isSynchronized else { return giveUp() }
             // The peer may send for ever into a closed application: tell it.
             return abort(.finished)
         }
-        if timers.retransmit <= now { retransmissionTimedOut(now: now) }
+        if timers.retransmit <= now { retransmitTimerFired(now: now) }
         if state.isTerminal { return }
         if timers.persist <= now { persistTimedOut(now: now) }
         if timers.keepalive <= now { keepaliveTimedOut(now: now) }
@@ -21,13 +21,46 @@ extension TCPConnection {
             timers.delayedAcknowledgment = .distantFuture
             pending.insert(.acknowledgment)
             flags.insert(.needsPoll)
+            if flags.contains(.hasSmallSegment) {
+                flags.insert(flags.contains(.acknowledgesEarly) ? .hasAcknowledgedEarly : .acknowledgesEarly)
+            }
         }
-        if timers.trim <= now {
-            timers.trim = .distantFuture
-            sendBuffer.trim()
-            rcv.trim()
-            scoreboard.trim()
+        if timers.pacing <= now {
+            timers.pacing = .distantFuture
+            flags.insert(.needsPoll)
         }
+        if timers.trim <= now { trim(now: now) }
+    }
+
+    private mutating func retransmitTimerFired(now: Instant) {
+        switch timers.purpose {
+        case .timeout: retransmissionTimedOut(now: now)
+        case .lossProbe:
+            // RFC 8985 §7.3; the timeout proper follows if the probe is not answered either.
+            recovery.probe = .newData(end: snd.nxt)
+            pending.insert(.lossProbe)
+            flags.insert(.needsPoll)
+            armRetransmit(now: now)
+        case .reordering:
+            timers.retransmit = .distantFuture
+            timers.purpose = .timeout
+            let flightBefore = flightSize
+            if judgeLosses(now: now), recovery.isOpen { enterFastRecovery(flightSize: flightBefore) }
+            if timers.retransmit == .distantFuture, !scoreboard.isEmpty { armRetransmit(now: now) }
+        }
+    }
+
+    /// Memory that is not used goes back once the connection has been silent.
+    private mutating func trim(now: Instant) {
+        timers.trim = .distantFuture
+        let due = max(lastHeard, lastDataSent).after(limits.bufferIdleTime)
+        guard due <= now else {
+            timers.trim = due
+            return
+        }
+        sendBuffer.trim()
+        rcv.trim()
+        scoreboard.trim()
     }
 
     private mutating func retransmissionTimedOut(now: Instant) {
@@ -35,6 +68,8 @@ extension TCPConnection {
         switch state {
         case .synSent, .synReceived:
             guard !isPassive || rtt.backoff < Self.synAckTransmissions - 1 else { return giveUp() }
+            // What drops a SYN for its ECN bits shall not cut us off (RFC 3168 §6.1.1.1).
+            if !isPassive { flags.remove(.wantsECN) }
             rtt.timedOut()
             pending.insert(.syn)
             flags.insert(.needsPoll)
@@ -43,16 +78,23 @@ extension TCPConnection {
         }
         guard !scoreboard.isEmpty else { return }
         // A peer that has shut its window on what is in flight and says so is alive (RFC 9293 §3.8.6.1).
-        let isAnswered = snd.wnd == 0 && now - lastHeard < limits.userTimeout
-        if !isAnswered, recovery.timeouts >= Self.maximumTimeouts || now - unackedSince >= limits.userTimeout { return giveUp() }
+        let isAnswered = snd.wnd == 0 && now.since(lastHeard) < limits.userTimeout
+        if !isAnswered, recovery.timeouts >= Self.maximumTimeouts || now.since(unackedSince) >= limits.userTimeout { return giveUp() }
         rtt.timedOut()
         congestion.timedOut(flightSize: flightSize, isRepeated: recovery.timeouts > 0)
+        congestionMark = snd.nxt
         recovery.timeouts += 1
         recovery.duplicateACKs = 0
         recovery.creditedBytes = 0
-        recovery.phase = .timeout(until: snd.nxt)
-        scoreboard.markAllLost()
+        recovery.begin(.timeout(until: snd.nxt), una: snd.una)
+        // RFC 8985 §6.3: what has been sent just now is not lost because the oldest is.
+        let patience = max(recovery.rack.rtt, rtt.srtt ?? .zero) + (rtt.minimum ?? .zero) / 4
+        let isTimed = isSACKPermitted && rtt.srtt != nil
+        scoreboard.markTimedOut { !isTimed || $0.sentAt.after(patience) <= now }
+        _ = mtuProbeLost()
+        suspectBlackHole(now: now)
         pending.insert(.forcedRetransmission)
+        pending.remove(.lossProbe)
         flags.insert(.needsPoll)
     }
 
@@ -60,7 +102,7 @@ extension TCPConnection {
     private mutating func persistTimedOut(now: Instant) {
         timers.persist = .distantFuture
         guard flightSize == 0, unsentText > 0 || (flags.contains(.finQueued) && !flags.contains(.finSent)) else { return }
-        if unansweredProbes >= 3, now - lastHeard >= limits.userTimeout { return giveUp() }
+        if unansweredProbes >= 3, now.since(lastHeard) >= limits.userTimeout { return giveUp() }
         if snd.wnd > 0 {
             pending.insert(.smallSegment)
         } else {
@@ -72,7 +114,7 @@ extension TCPConnection {
     private mutating func keepaliveTimedOut(now: Instant) {
         timers.keepalive = .distantFuture
         guard let interval = limits.keepalive, state.isSynchronized else { return }
-        let due = lastHeard + (keepaliveProbesSent == 0 ? interval : min(interval, .seconds(75)) * (keepaliveProbesSent + 1))
+        let due = lastHeard.after(keepaliveProbesSent == 0 ? interval : min(interval, .seconds(75)) * (Int(keepaliveProbesSent) + 1))
         if due > now {
             timers.keepalive = due
             return
@@ -81,7 +123,7 @@ extension TCPConnection {
         keepaliveProbesSent += 1
         pending.insert(.keepaliveProbe)
         flags.insert(.needsPoll)
-        timers.keepalive = now + min(interval, .seconds(75))
+        timers.keepalive = now.after(min(interval, .seconds(75)))
     }
 
     private mutating func giveUp() {
@@ -91,15 +133,36 @@ extension TCPConnection {
         finish(reason)
     }
 
-    /// When the retransmission timer fires: the user timeout cuts the back-off short.
+    /// Starts the retransmission timer, or in its place that of a tail loss probe. The user timeout cuts the back-off short.
     mutating func armRetransmit(now: Instant) {
-        let due = now + rtt.rto
-        let limit = unackedSince + limits.userTimeout
+        timers.purpose = .timeout
+        var delay = rtt.rto
+        if let probe = lossProbeDelay, probe < delay {
+            delay = probe
+            timers.purpose = .lossProbe
+        }
+        let due = now.after(delay)
+        let limit = unackedSince.after(limits.userTimeout)
         timers.retransmit = state.isSynchronized && limit < due && limit > now ? limit : due
+        if timers.retransmit < due { timers.purpose = .timeout }
+    }
+
+    /// PTO; `nil` if no probe may be sent: without SACK, in a recovery, with reported segments, or once a probe is under way.
+    /// Source: RFC 8985 §7.2.
+    private var lossProbeDelay: Interval? {
+        guard isSACKPermitted, state.isSynchronized, recovery.isOpen, recovery.probe == .none, scoreboard.sackedCount == 0,
+            recovery.timeouts == 0,
+            snd.wnd > 0, let srtt = rtt.srtt
+        else { return nil }
+        return max(srtt * 2, Self.shortestProbeDelay) + (scoreboard.count == 1 ? Self.longestPeerDelay : .zero)
     }
 
     /// R2 of RFC 9293 §3.8.3: 15 retransmissions.
     static let maximumTimeouts = 15
     /// A SYN and ACK is sent six times: at 0, 1, 3, 7, 15, 31 s.
     static let synAckTransmissions = 6
+    /// Shorter than timers are exact.
+    private static let shortestProbeDelay: Interval = .milliseconds(2)
+    /// TLP.max_ack_delay: how long a peer may hold an ACK of a single segment back. Kernels and we do so for 40 ms.
+    private static let longestPeerDelay: Interval = .milliseconds(50)
 }

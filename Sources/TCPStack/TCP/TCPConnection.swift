@@ -3,7 +3,7 @@ import Inet
 /// One connection: a state machine of its own without addresses of others, queues or clocks.
 /// Segments go in by `receive`, come out by `pollTransmit`; `Stack` looks after it by `settle` after each call.
 ///
-/// Not done here: LISTEN (`Listener`), TIME-WAIT (`TimeWaitTable`), urgent data, Nagle's algorithm (off for good).
+/// Not done here: LISTEN (`Listener`) and TIME-WAIT (`TimeWaitTable`).
 struct TCPConnection: ~Copyable {
     let local: SocketEndpoint
     let remote: SocketEndpoint
@@ -21,14 +21,16 @@ struct TCPConnection: ~Copyable {
     var rtt = RTTEstimator()
     var congestion: CongestionController
     var recovery = LossRecovery()
+    var pacer = Pacer()
+    var pathMTU: PathMTUSearch
     var challenge = ChallengeACK()
     var timers = Timers()
     let limits: Limits
 
     /// The largest segment to the peer, IP and TCP fixed headers taken off, options not.
     var peerMSS: Int
-    /// The largest IP packet that this path takes.
-    var pathMTU: Int
+    /// The largest IP packet of our interface: what the peer is told.
+    let interfaceMTU: Int
     var isScalingNegotiated = false
     var isSACKPermitted = false
     var hasTimestamps = false
@@ -45,17 +47,22 @@ struct TCPConnection: ~Copyable {
 
     /// Where the peer's FIN stands, while `earlyFIN` is set.
     var finSequence = SequenceNumber(0)
+    /// Where urgent data ends, while `.sendsUrgent` or `.receivesUrgent` is set: SND.UP and RCV.UP.
+    var sndUrgent = SequenceNumber(0)
+    var rcvUrgent = SequenceNumber(0)
+    /// No mark of congestion up to here brings a second reduction (RFC 3168 §6.1.2).
+    var congestionMark: SequenceNumber
 
     /// What the next `pollTransmit` has to do besides data.
     var pending: Pending = []
-    var flags: Flags = []
+    var flags: Flags = .acknowledgesEarly
     var events: PendingEvents = []
     var closeReason = CloseReason.finished
 
-    var synTransmissions = 0
-    var persistBackoff = 0
-    var unansweredProbes = 0
-    var keepaliveProbesSent = 0
+    var synTransmissions: UInt16 = 0
+    var persistBackoff: UInt8 = 0
+    var unansweredProbes: UInt32 = 0
+    var keepaliveProbesSent: UInt8 = 0
     /// When the oldest unacknowledged octet was sent first, or the last progress was made.
     var unackedSince = Instant(nanoseconds: 0)
     var lastHeard: Instant
@@ -67,7 +74,7 @@ struct TCPConnection: ~Copyable {
 
     init(
         local: SocketEndpoint, remote: SocketEndpoint, listener: ListenerID?, iss: SequenceNumber, timestampOffset: UInt32, limits: Limits,
-        configuration: StackConfiguration, now: Instant
+        configuration: StackConfiguration, pathMTU knownPathMTU: Int? = nil, now: Instant
     ) {
         self.local = local
         self.remote = remote
@@ -76,8 +83,10 @@ struct TCPConnection: ~Copyable {
         state = listener == nil ? .synSent : .synReceived
         snd = SendSequence(iss: iss)
         rcv = ReceiveWindow(initial: configuration.receiveBufferInitial, maximum: configuration.receiveBufferMaximum)
-        sendBuffer = SendBuffer(limit: configuration.sendBufferMaximum)
-        pathMTU = configuration.mtu
+        sendBuffer = SendBuffer(limit: limits.sendBufferInitial)
+        interfaceMTU = configuration.mtu
+        pathMTU = PathMTUSearch(whole: configuration.mtu, known: knownPathMTU)
+        congestionMark = iss
         let offered = configuration.mtu - SegmentWriter.ipHeaderLength(local.address.family) - TCPHeader.minimumLength
         peerMSS = min(offered, Self.defaultMSS(local.address.family))
         congestion = CongestionController(configuration.congestion, mss: peerMSS)
@@ -86,7 +95,8 @@ struct TCPConnection: ~Copyable {
         lastHeard = now
         openedAt = now
         pending = .syn
-        timers.connect = now + limits.connectTimeout
+        timers.state = now.after(limits.connectTimeout)
+        if limits.offersECN { flags.insert(.wantsECN) }
     }
 
     /// RFC 9293 §3.7.1: what holds when the peer names no MSS.
@@ -97,8 +107,11 @@ struct TCPConnection: ~Copyable {
 
     /// Bytes of options and text in one full segment.
     var segmentRoom: Int {
-        min(peerMSS, pathMTU - SegmentWriter.ipHeaderLength(local.address.family) - TCPHeader.minimumLength)
+        min(peerMSS, pathMTU.mtu - headerLength)
     }
+
+    /// Bytes of the fixed IP and TCP headers.
+    var headerLength: Int { SegmentWriter.ipHeaderLength(local.address.family) + TCPHeader.minimumLength }
 
     /// SND.NXT - SND.UNA
     var flightSize: Int { snd.una.distance(to: snd.nxt) }
@@ -139,38 +152,68 @@ extension TCPConnection {
         }
     }
 
+    /// What stays as it was given. Times in milliseconds, since a `Duration` takes four times the room.
     struct Limits {
-        var connectTimeout: Duration
-        var userTimeout: Duration
-        var keepalive: Duration?
-        var keepaliveProbes: Int
-        var finWait2: Duration
-        var delayedAcknowledgment: Duration
-        var bufferIdleTime: Duration
+        private let connectMilliseconds: UInt32
+        private let userMilliseconds: UInt32
+        /// 0 is off.
+        private let keepaliveMilliseconds: UInt32
+        private let finWait2Milliseconds: UInt32
+        private let delayedMilliseconds: UInt16
+        private let idleMilliseconds: UInt16
+        let sendBufferInitial: Int
+        let sendBufferMaximum: Int
+        let keepaliveProbes: UInt8
+        let hopLimit: UInt8
+        let offersECN: Bool
+        let coalescesSmallWrites: Bool
 
         init(_ configuration: StackConfiguration, _ options: ConnectionOptions) {
-            connectTimeout = options.connectTimeout ?? configuration.synTimeout
-            userTimeout = options.userTimeout ?? configuration.userTimeout
-            keepalive = options.keepalive ?? configuration.keepalive
-            keepaliveProbes = configuration.keepaliveProbes
-            finWait2 = configuration.finWait2Timeout
-            delayedAcknowledgment = min(configuration.delayedAcknowledgment, .milliseconds(500))
-            bufferIdleTime = configuration.bufferIdleTime
+            connectMilliseconds = Self.milliseconds(options.connectTimeout ?? configuration.synTimeout)
+            userMilliseconds = Self.milliseconds(options.userTimeout ?? configuration.userTimeout)
+            keepaliveMilliseconds = (options.keepalive ?? configuration.keepalive).map { max(1, Self.milliseconds($0)) } ?? 0
+            finWait2Milliseconds = Self.milliseconds(configuration.finWait2Timeout)
+            delayedMilliseconds = UInt16(clamping: min(Self.milliseconds(configuration.delayedAcknowledgment), 500))
+            idleMilliseconds = UInt16(clamping: Self.milliseconds(configuration.bufferIdleTime))
+            sendBufferInitial = min(configuration.sendBufferInitial, configuration.sendBufferMaximum)
+            sendBufferMaximum = configuration.sendBufferMaximum
+            keepaliveProbes = UInt8(clamping: configuration.keepaliveProbes)
+            hopLimit = max(1, configuration.hopLimit)
+            offersECN = configuration.ecn
+            coalescesSmallWrites = options.coalescesSmallWrites
         }
+
+        var connectTimeout: Interval { .milliseconds(Int(connectMilliseconds)) }
+        var userTimeout: Interval { .milliseconds(Int(userMilliseconds)) }
+        var keepalive: Interval? { keepaliveMilliseconds == 0 ? nil : .milliseconds(Int(keepaliveMilliseconds)) }
+        var finWait2: Interval { .milliseconds(Int(finWait2Milliseconds)) }
+        var delayedAcknowledgment: Interval { .milliseconds(Int(delayedMilliseconds)) }
+        var bufferIdleTime: Interval { .milliseconds(Int(idleMilliseconds)) }
+
+        private static func milliseconds(_ duration: Duration) -> UInt32 { UInt32(clamping: duration.inNanoseconds / 1_000_000) }
     }
 
     /// Each timer's moment; `.distantFuture` is off.
     struct Timers {
+        /// What `retransmit` is armed for: one timer, as in RFC 8985 §8.
+        enum Purpose: UInt8 {
+            case timeout
+            case lossProbe
+            case reordering
+        }
+
         var retransmit = Instant.distantFuture
+        var purpose = Purpose.timeout
         var persist = Instant.distantFuture
         var delayedAcknowledgment = Instant.distantFuture
         var keepalive = Instant.distantFuture
-        var finWait2 = Instant.distantFuture
-        var connect = Instant.distantFuture
+        /// Connecting, or FIN-WAIT-2 of a closed application.
+        var state = Instant.distantFuture
         var trim = Instant.distantFuture
+        var pacing = Instant.distantFuture
 
         var earliest: Instant {
-            min(min(min(retransmit, persist), min(delayedAcknowledgment, keepalive)), min(min(finWait2, connect), trim))
+            min(min(min(retransmit, persist), min(delayedAcknowledgment, keepalive)), min(min(state, pacing), trim))
         }
     }
 
@@ -186,6 +229,8 @@ extension TCPConnection {
         static let smallSegment = Pending(rawValue: 16)
         /// The first lost segment leaves whatever cwnd says (RFC 6675 §5, step 4.3).
         static let forcedRetransmission = Pending(rawValue: 32)
+        /// A tail loss probe (RFC 8985 §7.3).
+        static let lossProbe = Pending(rawValue: 64)
     }
 
     struct Flags: OptionSet {
@@ -219,11 +264,32 @@ extension TCPConnection {
         static let isHalfOpen = Flags(rawValue: 65536)
         /// Counted in its listener's accept queue.
         static let awaitsAccept = Flags(rawValue: 131_072)
+        /// We offer ECN, or the peer has offered it to us.
+        static let wantsECN = Flags(rawValue: 1 << 18)
+        /// Both sides understand ECN.
+        static let hasECN = Flags(rawValue: 1 << 19)
+        /// A packet was marked: ECE goes with every segment until the peer says CWR.
+        static let echoesCongestion = Flags(rawValue: 1 << 20)
+        /// The window was reduced for a mark: the next new data says CWR.
+        static let reducedWindow = Flags(rawValue: 1 << 21)
+        static let sendsUrgent = Flags(rawValue: 1 << 22)
+        static let receivesUrgent = Flags(rawValue: 1 << 23)
+        /// A packet of the handshake was held back on its way out: no measurement.
+        static let hasSpoiltSample = Flags(rawValue: 1 << 24)
+        /// Small segments are acknowledged after `shortDelay`: the peer may wait for that (Nagle's algorithm).
+        static let acknowledgesEarly = Flags(rawValue: 1 << 26)
+        /// Such an ACK has left, and nothing has come since.
+        static let hasAcknowledgedEarly = Flags(rawValue: 1 << 27)
+        /// What came last is smaller than a full segment and ends a write.
+        static let hasSmallSegment = Flags(rawValue: 1 << 28)
+        /// The path's MTU has changed since the stack looked last.
+        static let hasNewPathMTU = Flags(rawValue: 1 << 25)
     }
 
     /// Bits that wait for `pollEvent`, in the order in which they are given.
     struct PendingEvents: OptionSet {
         let rawValue: UInt8
+        static let urgent = PendingEvents(rawValue: 32)
         static let opened = PendingEvents(rawValue: 1)
         static let readable = PendingEvents(rawValue: 2)
         static let inputClosed = PendingEvents(rawValue: 4)

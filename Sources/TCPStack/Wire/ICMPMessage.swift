@@ -45,6 +45,19 @@ package enum ICMPMessage: Equatable, Sendable {
     /// The connection and the sequence number that a quoted packet names. `packet` begins with the quoted IP header and may
     /// be cut off behind the first eight bytes of TCP.
     package static func quotedSegment(in packet: RawSpan) -> (local: SocketEndpoint, remote: SocketEndpoint, sequence: SequenceNumber)? {
+        guard let quoted = quoted(TCPHeader.protocolNumber, in: packet) else { return nil }
+        return (quoted.local, quoted.remote, SequenceNumber(packet.bigEndian32(at: quoted.offset + 4)))
+    }
+
+    /// Both ends of the UDP datagram that `packet` quotes.
+    package static func quotedDatagram(in packet: RawSpan) -> (local: SocketEndpoint, remote: SocketEndpoint)? {
+        quoted(UDPHeader.protocolNumber, in: packet).map { ($0.local, $0.remote) }
+    }
+
+    /// The ends, and where the eight bytes of the upper header begin.
+    private static func quoted(
+        _ protocolNumber: UInt8, in packet: RawSpan
+    ) -> (local: SocketEndpoint, remote: SocketEndpoint, offset: Int)? {
         guard packet.byteCount >= 1 else { return nil }
         let family: IPAddress.Family
         let offset: Int
@@ -52,14 +65,14 @@ package enum ICMPMessage: Equatable, Sendable {
         switch packet.byte(at: 0) >> 4 {
         case 4:
             family = .v4
-            guard packet.byteCount >= IPHeader.minimumIPv4Length, packet.byte(at: 9) == TCPHeader.protocolNumber else { return nil }
+            guard packet.byteCount >= IPHeader.minimumIPv4Length, packet.byte(at: 9) == protocolNumber else { return nil }
             offset = Int(packet.byte(at: 0) & 0x0F) * 4
-            // Only the first fragment holds a TCP header.
+            // Only the first fragment holds the upper header.
             guard offset >= IPHeader.minimumIPv4Length, packet.bigEndian16(at: 6) & 0x1FFF == 0 else { return nil }
             (source, destination) = (IPAddress(family, in: packet, at: 12), IPAddress(family, in: packet, at: 16))
         case 6:
             family = .v6
-            guard packet.byteCount >= IPHeader.ipv6Length, packet.byte(at: 6) == TCPHeader.protocolNumber else { return nil }
+            guard packet.byteCount >= IPHeader.ipv6Length, packet.byte(at: 6) == protocolNumber else { return nil }
             offset = IPHeader.ipv6Length
             (source, destination) = (IPAddress(family, in: packet, at: 8), IPAddress(family, in: packet, at: 24))
         default: return nil
@@ -67,8 +80,7 @@ package enum ICMPMessage: Equatable, Sendable {
         guard packet.byteCount >= offset + 8 else { return nil }
         return (
             SocketEndpoint(source, port: packet.bigEndian16(at: offset)),
-            SocketEndpoint(destination, port: packet.bigEndian16(at: offset + 2)),
-            SequenceNumber(packet.bigEndian32(at: offset + 4))
+            SocketEndpoint(destination, port: packet.bigEndian16(at: offset + 2)), offset
         )
     }
 

@@ -33,13 +33,16 @@ package struct TCPHeader: Equatable, Sendable {
     package var flags: TCPFlags
     /// The Window field as it stands on the wire, unscaled.
     package var window: UInt16
+    /// Counted from `sequence`; means something with URG only.
+    package var urgentPointer: UInt16 = 0
     /// Bytes of header and options: 20 to 60.
     package var headerLength: Int
 
     package init(
         sourcePort: UInt16, destinationPort: UInt16, sequence: SequenceNumber, acknowledgment: SequenceNumber, flags: TCPFlags,
-        window: UInt16, headerLength: Int = TCPHeader.minimumLength
+        window: UInt16, urgentPointer: UInt16 = 0, headerLength: Int = TCPHeader.minimumLength
     ) {
+        self.urgentPointer = urgentPointer
         self.sourcePort = sourcePort
         self.destinationPort = destinationPort
         self.sequence = sequence
@@ -61,6 +64,7 @@ package struct TCPHeader: Equatable, Sendable {
         acknowledgment = SequenceNumber(segment.bigEndian32(at: 8))
         flags = TCPFlags(rawValue: segment.byte(at: 13))
         window = segment.bigEndian16(at: 14)
+        urgentPointer = segment.bigEndian16(at: 18)
         headerLength = length
     }
 
@@ -73,7 +77,7 @@ package struct TCPHeader: Equatable, Sendable {
         packet.store(UInt8(truncatingIfNeeded: headerLength / 4) << 4, at: offset &+ 12)
         packet.store(flags.rawValue, at: offset &+ 13)
         packet.storeBigEndian(window, at: offset &+ 14)
-        packet.storeBigEndian(UInt32(0), at: offset &+ 16)
+        packet.storeBigEndian(UInt32(urgentPointer), at: offset &+ 16)
     }
 
     /// 20: a header without options.
@@ -93,16 +97,18 @@ package enum SegmentWriter {
     /// - Parameters:
     ///   - offset: where the packet starts; the payload lies at `offset` + IP header + 20 + `options.encodedLength`.
     ///   - payloadLength: bytes of the payload.
+    ///   - hopLimit: TTL or Hop Limit.
     /// - Returns: the range of the whole packet.
     package static func finish(
         into packet: inout MutableRawSpan, at offset: Int, local: IPAddress, remote: IPAddress, header: TCPHeader, options: TCPOptions,
-        payloadLength: Int
+        payloadLength: Int, hopLimit: UInt8 = 64, ecn: ECN = .notECT
     ) -> Range<Int> {
         var header = header
         header.headerLength = TCPHeader.minimumLength &+ options.encodedLength
         let segmentLength = header.headerLength &+ payloadLength
         IPHeader.write(
-            into: &packet, at: offset, source: local, destination: remote, upperProtocol: .tcp, payloadLength: segmentLength)
+            into: &packet, at: offset, source: local, destination: remote, upperProtocol: .tcp, payloadLength: segmentLength,
+            hopLimit: hopLimit, trafficClass: ecn.rawValue)
         let start = offset &+ ipHeaderLength(local.family)
         header.write(into: &packet, at: start)
         options.write(into: &packet, at: start &+ TCPHeader.minimumLength)

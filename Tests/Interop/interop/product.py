@@ -18,7 +18,7 @@ class Program:
 
     def __init__(self, path):
         self.directory = None
-        self.path = os.path.abspath(path)
+        self.path = self.built = os.path.abspath(path)
         if not os.access(self.path, os.X_OK):
             raise SystemExit(f"{path} is not a program: build it with `swift build -c release --product kakuremichi`")
         if is_root():
@@ -35,6 +35,12 @@ class Program:
                 shutil.copy(match[1], self.directory)
         self.path = shutil.copy(self.path, self.directory)
         os.chmod(self.path, 0o755)
+
+    def companion(self, name):
+        """Another program that was built beside this one; `close` it when it is no longer needed."""
+        path = os.path.join(os.path.dirname(self.built), name)
+        check(os.access(path, os.X_OK), f"{path} is not built: `swift build -c release --product {name}`")
+        return Program(path)
 
     def close(self):
         if self.directory:

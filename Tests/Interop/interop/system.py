@@ -100,6 +100,9 @@ class Process:
         return self.child.poll() is None
 
     def output(self):
+        """What it wrote, if nobody else reads that."""
+        if not os.path.exists(self.output_path):
+            return ""
         with open(self.output_path, errors="replace") as file:
             return file.read()
 
