@@ -93,7 +93,8 @@ let package = Package(
 
         // What is fuzzed; tests replay the corpora on it.
         .target(
-            name: "FuzzTargets", dependencies: ["Inet", "Noise", "WGUserspace", "Vectors"], path: "Fuzz/Targets", swiftSettings: strict),
+            name: "FuzzTargets", dependencies: ["Inet", "Noise", "WGUserspace", "TCPStack", "Vectors", "TestSupport"], path: "Fuzz/Targets",
+            swiftSettings: strict),
         .testTarget(name: "FuzzTests", dependencies: ["FuzzTargets"], swiftSettings: strict),
 
         .target(

@@ -12,6 +12,7 @@ import WGUserspace
         case ("micro", 1): Micro.run()
         case ("stack", 1...2): if !StackMicro.run(only: arguments.dropFirst().first) { usage() }
         case ("goodput", 1): Goodput.table(seeds: 5)
+        case ("relay", 6): relay(Array(arguments.dropFirst()))
         case ("flood", 7): flood(Array(arguments[1...]))
         case ("handshake-peers", 3):
             guard let seed = UInt64(arguments[1]), let count = Int(arguments[2]) else { return usage() }
@@ -36,11 +37,23 @@ import WGUserspace
             usage: bench micro
                    bench stack [bulk|rr|idle|time-wait|path]
                    bench goodput
+                   bench relay PORT TARGET-PORT LOSS MILLISECONDS SECONDS
                    bench simulate (--seconds N | --seed SEED)
                    bench flood (junk|valid) PUBLIC-KEY ADDRESS PORT A-SECOND SECONDS
                    bench handshake-peers SEED COUNT
                    bench handshakes SEED PEERS PUBLIC-KEY ADDRESS PORT A-SECOND COUNT
             """)
+    }
+
+    /// A path over loopback, each way so late; the loss is on the way back. At most two minutes.
+    private static func relay(_ arguments: [String]) {
+        guard let front = UInt16(arguments[0]), let target = UInt16(arguments[1]), let loss = Double(arguments[2]),
+            let milliseconds = Double(arguments[3]), let seconds = Double(arguments[4])
+        else { return usage() }
+        var (passed, lost): (UInt64, UInt64) = (0, 0)
+        let isDone = bench_relay(
+            front, target, loss, UInt64(milliseconds * 1e6), bench_nanoseconds(), min(seconds, 120), &passed, &lost)
+        print(isDone == 0 ? "passed \(passed) lost \(lost)" : "relay: no sockets")
     }
 
     /// Initiations: junk ones with a wrong mac1, from one address; or with a right one, from 4,000 addresses of 127.0.0.0/8. At most 30 s.

@@ -1,5 +1,6 @@
 import Inet
 import Noise
+import TCPStack
 import Vectors
 import WGUserspace
 
@@ -17,6 +18,10 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
     case vectors
     /// Noise handshakes of any pattern, read from bytes.
     case noise
+    /// A TCP/IP stack with a live connection: segments, errors, fragments, time and an application, as a script.
+    case stack
+    /// Headers and options of IP, TCP and ICMP.
+    case headers
 
     public func run(_ bytes: [UInt8]) {
         switch self {
@@ -28,6 +33,10 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
         case .wgquick: _ = try? WGQuickFile(bytes.span.bytes)
         case .vectors: _ = VectorRunner.run(bytes) { _, _ in }
         case .noise: Self.readNoise(bytes)
+        case .stack:
+            var script = StackScript(bytes)
+            script.run()
+        case .headers: Self.parseHeaders(bytes)
         }
     }
 
@@ -45,6 +54,39 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
             return
         }
         _ = try? handshake.openTimestamp(precomputedStaticStatic: SecretBytes(count: 32))
+    }
+
+    /// What was parsed and written parses as the same.
+    private static func parseHeaders(_ bytes: [UInt8]) {
+        let span = bytes.span.bytes
+        if let ip = try? IPHeader(parsing: span) {
+            precondition(ip.headerLength <= ip.totalLength && ip.totalLength <= bytes.count, "a header longer than its packet")
+        }
+        for family in [IPAddress.Family.v4, .v6] { _ = ICMPMessage(parsing: span, family: family) }
+        if let quoted = ICMPMessage.quotedSegment(in: span) { precondition(quoted.local.address.family == quoted.remote.address.family) }
+        if let header = TCPHeader(parsing: span) {
+            precondition((TCPHeader.minimumLength...min(60, bytes.count)).contains(header.headerLength), "a header longer than its segment")
+            parseOptions(span.extracting(TCPHeader.minimumLength..<header.headerLength))
+        }
+        parseOptions(span.extracting(0..<min(40, bytes.count)))
+    }
+
+    private static func parseOptions(_ area: RawSpan) {
+        let options = TCPOptions(parsing: area)
+        precondition(options.sack.count <= 4, "more blocks than fit")
+        // Not everything that can be read at once can be written at once.
+        guard options.encodedLength <= 40 else { return }
+        var written = [UInt8](repeating: 0, count: 40)
+        do {
+            var span = written.mutableSpan
+            var bytes = span.mutableBytes
+            options.write(into: &bytes, at: 0)
+        }
+        let again = TCPOptions(parsing: written.span.bytes.extracting(0..<options.encodedLength))
+        precondition(again.maximumSegmentSize == options.maximumSegmentSize && again.windowScale == options.windowScale)
+        precondition(again.isSACKPermitted == options.isSACKPermitted && again.timestamps == options.timestamps)
+        precondition(again.sack.count == options.sack.count, "blocks were lost")
+        for index in 0..<options.sack.count { precondition(again.sack[index] == options.sack[index], "a block has changed") }
     }
 
     /// The first byte says how the text is cut.

@@ -37,6 +37,11 @@ int bench_udp_send(int descriptor, const uint8_t *message, size_t size);
 /// The length of the next datagram; -1 if none comes in so many milliseconds.
 int bench_udp_receive(int descriptor, uint8_t *message, size_t size, int milliseconds);
 
+/// Carries datagrams between whoever talks to 127.0.0.1:`front` and 127.0.0.1:`target`, each way `delay` nanoseconds late, for `seconds`.
+/// `loss` (0 to 1) takes those on the way back. Gives the datagrams that went back and those that were lost; -1 without sockets.
+int bench_relay(
+    uint16_t front, uint16_t target, double loss, uint64_t delay, uint64_t seed, double seconds, uint64_t *passed, uint64_t *lost);
+
 /// Sleeps until the monotonic clock is there.
 void bench_wait_until(uint64_t nanoseconds);
 /// Civil time, since 1970.

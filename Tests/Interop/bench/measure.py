@@ -13,6 +13,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from bench.goodput import GOODPUT, Goodput  # noqa: E402
 from bench.protocol import PROTOCOL, Protocol  # noqa: E402
 from bench.report import BULK, MEASURES, aead_rate, results, show  # noqa: E402
 from bench.sides import DOMAIN, LARGE, Nginx, Ours, Service, memory, processor_time, wait_until_answered  # noqa: E402
@@ -286,18 +287,23 @@ class Notes:
 def measure(program, lab, arguments, only):
     service, note = Service(lab), Notes()
     tunnel = Run(program, lab, service, only, note) if not only or any(name in MEASURES for name in only) else None
-    protocol = None
-    if not only or any(name in PROTOCOL for name in only):
+    protocol = goodput = None
+    tools = {**PROTOCOL, **GOODPUT}
+    if not only or any(name in tools for name in only):
         if arguments.tool and os.access(arguments.tool, os.X_OK):
             protocol = Protocol(program, arguments.tool, lab, service, note)
+            goodput = Goodput(program, arguments.tool, lab, service, note) if not only or "goodput" in only else None
         else:
-            note(f"{', '.join(PROTOCOL)} are left out: the program `bench` is missing beside the one that is measured")
+            note(f"{', '.join(tools)} are left out: the program `bench` is missing beside the one that is measured")
     for count in range(arguments.rounds):
         print(f"round {count + 1} of {arguments.rounds}", flush=True)
         if tunnel:
             tunnel.round(count)
         if protocol:
             protocol.round(only)
+    # Its values are means already.
+    if goodput:
+        goodput.round()
     listed = []
     if tunnel:
         tunnel.end()
@@ -307,10 +313,13 @@ def measure(program, lab, arguments, only):
     if protocol:
         figures = protocol.results()
         protocol.show(figures)
-        for name, meaning in PROTOCOL.items():
+        listed += figures
+        if goodput:
+            goodput.show()
+            listed += goodput.results()
+        for name, meaning in tools.items():
             if not only or name in only:
                 print(f"{name}: {meaning}")
-        listed += figures
     if arguments.json:
         with open(arguments.json, "w") as file:
             json.dump(listed, file, indent=2)
@@ -326,7 +335,7 @@ def main():
     parser.add_argument("--names", action="store_true")
     parser.add_argument("program", nargs="?")
     arguments = parser.parse_args()
-    names = [*MEASURES, *PROTOCOL]
+    names = [*MEASURES, *PROTOCOL, *GOODPUT]
     if arguments.names:
         print(" ".join(names))
         return 0

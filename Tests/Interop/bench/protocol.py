@@ -44,6 +44,14 @@ WANTED = {
     "device-out-allocations": ("0", lambda value, ratio: value == 0),
     "device-in-allocations": ("0", lambda value, ratio: value == 0),
     "handshakes-responder": ("ratio >= 0.85", lambda value, ratio: ratio >= 0.85),
+    "stack-bulk": (">= 10", lambda value, ratio: value >= 10),
+    "stack-bulk-allocations": ("0", lambda value, ratio: value == 0),
+    "stack-rr": (">= 1,000,000", lambda value, ratio: value >= 1_000_000),
+    "stack-rr-allocations": ("0", lambda value, ratio: value == 0),
+    "stack-idle-10000": ("<= 25", lambda value, ratio: value <= 25),
+    "stack-time-wait-100000": ("<= 10", lambda value, ratio: value <= 10),
+    "stack-long-fat": (">= 0.8", lambda value, ratio: value >= 0.8),
+    "stack-lossy-50ms": ("ratio >= 1", lambda value, ratio: ratio >= 1),
 }
 
 
@@ -74,7 +82,7 @@ class Protocol:
     def round(self, only):
         for name, action in (
             ("flood-junk", self.flood_junk), ("flood-valid", self.flood_valid), ("peers-10000", self.many_peers),
-            ("handshakes", self.handshakes), ("micro", self.micro),
+            ("handshakes", self.handshakes), ("micro", self.micro), ("stack", self.stack),
         ):
             if only and name not in only:
                 continue
@@ -289,7 +297,13 @@ class Protocol:
     # Single operations
 
     def micro(self):
-        output = subprocess.run([self.tool, "micro"], capture_output=True, text=True, timeout=120, check=True).stdout
+        self.run_lines("micro")
+
+    def stack(self):
+        self.run_lines("stack")
+
+    def run_lines(self, command):
+        output = subprocess.run([self.tool, command], capture_output=True, text=True, timeout=300, check=True).stdout
         for line in output.splitlines():
             match = re.fullmatch(r"(\S+) ([\d.e+-]+) (.*?)(?: baseline ([\d.e+-]+) ratio \S+)?", line)
             if not match:
