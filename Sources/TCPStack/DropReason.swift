@@ -30,7 +30,7 @@ public enum DropReason: Int, CaseIterable, Sendable, Hashable {
     case unexpectedSegment
     /// More holes than `Reassembler.maximumRanges`.
     case tooManyHoles
-    /// `maximumHalfOpenPerListener` or the backlog is reached.
+    /// The backlog is reached: established connections wait to be accepted.
     case synQueueFull
     /// `maximumConnections` is reached.
     case tooManyConnections

@@ -39,17 +39,17 @@ extension Stack {
             if timeWait[index].admits(header, options: options), listener(for: local) != nil {
                 removeTimeWait(index)
                 receiveWithoutConnection(
-                    header, options: options, textCount: text.byteCount, local: local, remote: remote, hash: hash, now: now)
+                    header, options: options, text: text, local: local, remote: remote, hash: hash, now: now)
             } else {
                 receiveInTimeWait(header, textCount: text.byteCount, index: index, now: now)
             }
+        case .halfOpen(let index): receive(header, options: options, text: text, forHalfOpen: index, hash: hash, now: now)
         case nil:
-            receiveWithoutConnection(
-                header, options: options, textCount: text.byteCount, local: local, remote: remote, hash: hash, now: now)
+            receiveWithoutConnection(header, options: options, text: text, local: local, remote: remote, hash: hash, now: now)
         }
     }
 
-    private mutating func receive(_ header: TCPHeader, options: TCPOptions, text: RawSpan, for index: Int, now: Instant) {
+    mutating func receive(_ header: TCPHeader, options: TCPOptions, text: RawSpan, for index: Int, now: Instant) {
         if connections[index].state == .synReceived, let id = connections[index].listener, let slot = listenerIndex(id),
             !listeners[slot].hasRoom, !header.flags.contains(.rst)
         {
@@ -70,7 +70,7 @@ extension Stack {
 
     /// LISTEN and CLOSED: RFC 9293 §3.10.7.2 and §3.10.7.1.
     private mutating func receiveWithoutConnection(
-        _ header: TCPHeader, options: TCPOptions, textCount: Int, local: SocketEndpoint, remote: SocketEndpoint, hash: UInt64, now: Instant
+        _ header: TCPHeader, options: TCPOptions, text: RawSpan, local: SocketEndpoint, remote: SocketEndpoint, hash: UInt64, now: Instant
     ) {
         if header.flags.contains(.rst) { return drops.count(.noConnection) }
         if header.flags.contains(.syn), header.flags.isDisjoint(with: [.ack, .fin]), remote.port != 0,
@@ -78,36 +78,19 @@ extension Stack {
         {
             return receiveSYN(header, options: options, local: local, remote: remote, listener: listener, hash: hash, now: now)
         }
+        if receiveCookie(header, options: options, text: text, local: local, remote: remote, hash: hash, now: now) { return }
         drops.count(.noConnection)
         if header.flags.contains(.ack) {
             reply(from: local, to: remote, sequence: header.acknowledgment, acknowledgment: SequenceNumber(0), flags: .rst, now: now)
         } else {
-            let length = textCount + (header.flags.contains(.syn) ? 1 : 0) + (header.flags.contains(.fin) ? 1 : 0)
+            let length = text.byteCount + (header.flags.contains(.syn) ? 1 : 0) + (header.flags.contains(.fin) ? 1 : 0)
             reply(
                 from: local, to: remote, sequence: SequenceNumber(0), acknowledgment: header.sequence + length, flags: [.rst, .ack],
                 now: now)
         }
     }
 
-    private mutating func receiveSYN(
-        _ header: TCPHeader, options: TCPOptions, local: SocketEndpoint, remote: SocketEndpoint, listener: Slab<Listener>.Handle,
-        hash: UInt64, now: Instant
-    ) {
-        let slot = Int(listener.index)
-        guard listeners[slot].halfOpen < configuration.maximumHalfOpenPerListener, listeners[slot].hasRoom else {
-            return drops.count(.synQueueFull)
-        }
-        guard connections.count < configuration.maximumConnections else { return drops.count(.tooManyConnections) }
-        let id = ListenerID(index: listener.index, generation: listener.generation)
-        let index = addConnection(
-            local: local, remote: remote, listener: id, options: listeners[slot].options, hash: hash, now: now)
-        connections[index].flags.insert(.isHalfOpen)
-        listeners[slot].halfOpen += 1
-        connections[index].acceptSYN(header, options: options, now: now)
-        settle(index, now: now)
-    }
-
-    private func listener(for local: SocketEndpoint) -> Slab<Listener>.Handle? {
+    func listener(for local: SocketEndpoint) -> Slab<Listener>.Handle? {
         guard let handles = listenersByPort[local.port] else { return nil }
         var wildcard: Slab<Listener>.Handle?
         for handle in handles {

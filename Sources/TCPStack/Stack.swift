@@ -19,6 +19,8 @@ public struct Stack: ~Copyable {
     var listeners = Slab<Listener>()
     var listenersByPort: [UInt16: [Slab<Listener>.Handle]] = [:]
     var timeWait: TimeWaitTable
+    var synQueue: SYNQueue
+    var synCookies: SYNCookies
     var flows = FlowTable()
     let flowHash: SipHash
     let initialSequence: InitialSequence
@@ -38,6 +40,9 @@ public struct Stack: ~Copyable {
     /// What was not taken, by reason.
     public internal(set) var drops = DropCounters()
 
+    /// How often SYN cookies had to be used.
+    public internal(set) var synCounters = SYNCounters()
+
     /// - Parameters:
     ///   - configuration: bounds and times. The MTU is clamped to 576...65,535.
     ///   - random: for initial sequence numbers, hashes and ports. Must be cryptographically secure outside of tests.
@@ -47,6 +52,8 @@ public struct Stack: ~Copyable {
         self.configuration = configuration
         self.random = random
         timeWait = TimeWaitTable(limit: configuration.maximumTimeWait)
+        synQueue = SYNQueue(configuration)
+        synCookies = SYNCookies(random: random)
         flowHash = SipHash(random: random)
         initialSequence = InitialSequence(random: random)
         ephemeralPorts = EphemeralPorts(random: random)
@@ -60,13 +67,15 @@ public struct Stack: ~Copyable {
         for index in 0..<connections.slotCount where connections.isOccupied(index) {
             if !addresses.contains(connections[index].local.address) { drop(index, now: now) }
         }
+        for index in 0..<synQueue.slotCount where synQueue.isOccupied(index) {
+            if !addresses.contains(synQueue[index].local.address) { removeHalfOpen(index) }
+        }
     }
 
     /// The earliest moment at which `handleTimeout` has something to do; may be too early, never too late.
     public var nextDeadline: Instant? {
-        guard let connection = deadlines.next else { return timeWait.next }
-        guard let record = timeWait.next else { return connection }
-        return min(connection, record)
+        let earliest = min(deadlines.next ?? .distantFuture, timeWait.next ?? .distantFuture, synQueue.next ?? .distantFuture)
+        return earliest == .distantFuture ? nil : earliest
     }
 
     /// Fires every timer that is due. Poll for events and packets afterwards.
@@ -76,6 +85,7 @@ public struct Stack: ~Copyable {
             if connections[index].timers.earliest <= now { connections[index].handleTimeout(now: now) }
             settle(index, now: now)
         }
+        while let index = synQueue.popExpired(now: now) { halfOpenTimedOut(index, now: now) }
         while let index = timeWait.oldest(expiredBy: now) { removeTimeWait(index) }
     }
 
@@ -95,8 +105,10 @@ public struct Stack: ~Copyable {
 
     /// How much the stack holds.
     public struct Counts: Sendable, Equatable {
-        /// Connections whose ID is alive, half-open ones included.
+        /// Connections whose ID is alive.
         public var connections: Int
+        /// Connections that a peer has begun and not completed.
+        public var halfOpen: Int
         public var timeWait: Int
         public var listeners: Int
         /// Bytes that wait to be acknowledged or read.
@@ -107,18 +119,25 @@ public struct Stack: ~Copyable {
 
     public var counts: Counts {
         Counts(
-            connections: connections.count, timeWait: timeWait.count, listeners: listeners.count, bufferedBytes: bufferedBytes,
+            connections: connections.count, halfOpen: synQueue.count, timeWait: timeWait.count, listeners: listeners.count,
+            bufferedBytes: bufferedBytes,
             bufferMemory: bufferMemory)
     }
 
     /// Entries in all tables that a connection can leave something in; 0 when nothing is left. For tests.
-    package var tableEntries: Int { connections.count + timeWait.count + flows.count + deadlines.count + replies.byteCount }
+    package var tableEntries: Int {
+        connections.count + timeWait.count + synQueue.count + synQueue.peerCount + flows.count + deadlines.count + replies.byteCount
+    }
 
     /// Forgets everything about remote addresses inside `prefixes`: connections end with `.aborted`, without a reset on the wire.
     public mutating func purge(remote prefixes: [IPPrefix], now: Instant) {
         for index in 0..<connections.slotCount where connections.isOccupied(index) {
             let remote = connections[index].remote.address
             if prefixes.contains(where: { $0.contains(remote) }) { drop(index, now: now) }
+        }
+        for index in 0..<synQueue.slotCount where synQueue.isOccupied(index) {
+            let remote = synQueue[index].remote.address
+            if prefixes.contains(where: { $0.contains(remote) }) { removeHalfOpen(index) }
         }
         for index in timeWait.indices(where: { remote in prefixes.contains { $0.contains(remote) } }) { removeTimeWait(index) }
     }

@@ -8,10 +8,14 @@ public struct StackConfiguration: Sendable {
     public var receiveBufferMaximum = 4 * 1024 * 1024
     /// The most bytes that wait to be sent or acknowledged on one connection.
     public var sendBufferMaximum = 1024 * 1024
-    /// Connections of all kinds, half-open ones included.
+    /// Connections of all kinds, without those that a peer has begun and not completed.
     public var maximumConnections = 65_536
+    /// Connections of all listeners in SYN-RECEIVED. Beyond it and the next two bounds, SYN cookies are sent.
+    public var maximumHalfOpen = 4096
     /// Connections of one listener in SYN-RECEIVED.
     public var maximumHalfOpenPerListener = 1024
+    /// Connections in SYN-RECEIVED from one peer: one IPv4 address, or one IPv6 /64.
+    public var maximumHalfOpenPerPeer = 512
     /// TIME-WAIT records; the oldest gives way.
     public var maximumTimeWait = 65_536
     /// Bytes of replies without a connection (resets, ICMP) that wait to leave.

@@ -41,7 +41,7 @@ import Testing
         script.send(.syn, seq: 1000)
         let second = try #require(script.next())
         #expect(second.flags == [.syn, .ack] && second.seq == first.seq && second.ack == first.ack)
-        #expect(script.stack.counts.connections == 1)
+        #expect(script.stack.counts.halfOpen == 1)
     }
 
     @Test("a SYN and ACK without answer goes again with back-off, then the connection is forgotten") func synAckRepeats() throws {
@@ -52,7 +52,7 @@ import Testing
         script.advance(by: .seconds(120))
         let times = script.all().filter { $0.flags == [.syn, .ack] }.map { $0.at - start }
         #expect(times == [0, 1, 3, 7, 15, 31].map { .seconds($0) })
-        #expect(script.stack.counts.connections == 0)
+        #expect(script.stack.tableEntries == 0)
         #expect(script.events().isEmpty)
     }
 
@@ -118,22 +118,6 @@ import Testing
             return
         }
         #expect(script.read(id) == [1, 2, 3])
-    }
-
-    @Test("half-open connections are bounded for each listener") func synQueue() throws {
-        var configuration = StackConfiguration()
-        configuration.maximumHalfOpenPerListener = 10
-        let script = TCPScript(configuration: configuration)
-        _ = try script.stack.listen(address: nil, port: 80, backlog: 100)
-        for port in 0..<30 {
-            script.remotePort = 40_000 + UInt16(port)
-            script.send(.syn, seq: 1000)
-        }
-        #expect(script.stack.counts.connections == 10)
-        #expect(script.stack.drops[.synQueueFull] == 20)
-        #expect(script.all().count == 10)
-        script.advance(by: .seconds(120))
-        #expect(script.stack.counts.connections == 0)
     }
 
     @Test("the backlog bounds what waits to be accepted; an ACK too many is not believed") func backlog() throws {
