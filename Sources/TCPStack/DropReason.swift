@@ -6,8 +6,20 @@ public enum DropReason: Int, CaseIterable, Sendable, Hashable {
     case spoofedSource
     /// Not addressed to us. Never forwarded.
     case notOurs
-    /// Fragments are not reassembled.
-    case fragment
+    /// An IPv4 source route, or an IPv6 extension header or option that we do not go along with.
+    case refusedOption
+    /// A fragment of a length that cannot be, behind the 65,535th byte, inside of another one, or told of congestion by some only.
+    case malformedFragment
+    /// A first fragment that does not hold the upper-layer header.
+    case tinyFragment
+    /// A fragment that overlaps another one, and all the others of its datagram.
+    case fragmentOverlap
+    /// A fragment that was here already.
+    case duplicateFragment
+    /// A fragment that gave way to a bound of `FragmentReassembler`.
+    case fragmentLimit
+    /// A fragment whose datagram did not become complete in time.
+    case fragmentTimeout
     case unknownProtocol
     /// The TCP, UDP or ICMP header does not parse.
     case malformedSegment
@@ -57,5 +69,5 @@ public struct DropCounters: Sendable, Equatable {
     /// All drops.
     public var total: UInt64 { counts.reduce(0, &+) }
 
-    mutating func count(_ reason: DropReason) { counts[reason.rawValue] &+= 1 }
+    mutating func count(_ reason: DropReason, times: Int = 1) { counts[reason.rawValue] &+= UInt64(times) }
 }

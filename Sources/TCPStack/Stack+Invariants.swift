@@ -21,7 +21,7 @@ extension Stack {
             guard earliest == .distantFuture || (deadlines.next ?? .distantFuture) <= earliest else { return "a timer nobody watches" }
         }
         guard bytes == bufferedBytes, memory == bufferMemory else { return "\(bufferedBytes) bytes accounted, \(bytes) held" }
-        if let violation = brokenSYNQueue() { return violation }
+        if let violation = brokenSYNQueue() ?? fragments.brokenInvariant() { return violation }
         guard registered + timeWait.count + synQueue.count == flows.count else { return "\(flows.count) flows, \(registered) connections" }
         return nil
     }

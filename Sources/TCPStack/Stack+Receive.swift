@@ -8,13 +8,20 @@ extension Stack {
         do { header = try IPHeader(parsing: packet) } catch { return drops.count(.malformedPacket) }
         guard header.source.isUnicastInsideTunnel, !addresses.contains(header.source) else { return drops.count(.spoofedSource) }
         guard addresses.contains(header.destination) else { return drops.count(.notOurs) }
-        guard header.fragment == nil else { return drops.count(.fragment) }
+        guard passesHeaderOptions(packet, header: header, now: now) else { return }
+        guard header.fragment == nil else { return receiveFragment(packet, header: header, now: now) }
+        receiveWhole(packet, header: header, now: now)
+    }
+
+    /// Takes a packet that is ours and no fragment.
+    mutating func receiveWhole(_ packet: RawSpan, header: IPHeader, now: Instant) {
         let payload = packet.extracting(header.payload)
         switch header.upperProtocol {
         case .tcp: receiveTCP(payload, header: header, now: now)
         case .icmp where header.source.family == .v4, .icmpV6 where header.source.family == .v6:
             receiveICMP(payload, header: header, now: now)
         case .udp: refuse(.port, packet.extracting(0..<header.totalLength), header: header, now: now)
+        case ExtensionHeaders.noNextHeader where header.source.family == .v6: drops.count(.unknownProtocol)
         default: refuse(.ipProtocol, packet.extracting(0..<header.totalLength), header: header, now: now)
         }
     }
@@ -135,8 +142,12 @@ extension Stack {
         guard checksum.value == 0 else { return drops.count(.badChecksum) }
         switch ICMPMessage(parsing: message, family: header.source.family) {
         case .echoRequest:
-            guard SegmentWriter.ipHeaderLength(header.source.family) + message.byteCount <= configuration.mtu else {
-                return drops.count(.unhandledICMP)
+            let room = configuration.mtu - SegmentWriter.ipHeaderLength(header.source.family)
+            var message = message
+            if message.byteCount > room {
+                // RFC 1122 §3.2.2.6: cut, since we do not fragment. RFC 4443 §4.2 wants all of the data or nothing.
+                guard header.source.family == .v4 else { return drops.count(.unhandledICMP) }
+                message = message.extracting(0..<room)
             }
             guard icmpLimit.take(now: now) else { return drops.count(.rateLimited) }
             var buffer = takeScratch()
@@ -157,14 +168,22 @@ extension Stack {
         }
     }
 
-    private mutating func refuse(_ reason: ICMPResponder.Unreachable, _ packet: RawSpan, header: IPHeader, now: Instant) {
+    private mutating func refuse(_ reason: ICMPResponder.Problem, _ packet: RawSpan, header: IPHeader, now: Instant) {
         drops.count(reason == .port ? .noConnection : .unknownProtocol)
+        sendError(reason, packet, header: header, now: now)
+    }
+
+    /// Tells the source of `packet` what is wrong with it; never about an ICMP error (RFC 1122 §3.2.2, RFC 4443 §2.4 (e)).
+    mutating func sendError(_ problem: ICMPResponder.Problem, _ packet: RawSpan, header: IPHeader, now: Instant) {
+        guard !ICMPMessage.isError(packet.extracting(header.payload), header: header) else { return }
         guard icmpLimit.take(now: now) else { return drops.count(.rateLimited) }
         var buffer = takeScratch()
         defer { scratch = buffer }
         var span = buffer.mutableSpan
         var bytes = unsafe span.mutableBytes
-        let range = ICMPResponder.writeUnreachable(reason, offending: packet, from: header.destination, to: header.source, into: &bytes)
+        let range = ICMPResponder.writeError(
+            problem, offending: packet.extracting(0..<header.totalLength), headerLength: header.headerLength, from: header.destination,
+            to: header.source, into: &bytes)
         if !replies.append(bytes.bytes.extracting(range)) { drops.count(.replyQueueFull) }
     }
 }

@@ -21,6 +21,7 @@ public struct Stack: ~Copyable {
     var timeWait: TimeWaitTable
     var synQueue: SYNQueue
     var synCookies: SYNCookies
+    var fragments = FragmentReassembler()
     var flows = FlowTable()
     let flowHash: SipHash
     let initialSequence: InitialSequence
@@ -70,11 +71,13 @@ public struct Stack: ~Copyable {
         for index in 0..<synQueue.slotCount where synQueue.isOccupied(index) {
             if !addresses.contains(synQueue[index].local.address) { removeHalfOpen(index) }
         }
+        fragments.removeAll { !addresses.contains($1) }
     }
 
     /// The earliest moment at which `handleTimeout` has something to do; may be too early, never too late.
     public var nextDeadline: Instant? {
-        let earliest = min(deadlines.next ?? .distantFuture, timeWait.next ?? .distantFuture, synQueue.next ?? .distantFuture)
+        let handshakes = min(synQueue.next ?? .distantFuture, fragments.next ?? .distantFuture)
+        let earliest = min(deadlines.next ?? .distantFuture, timeWait.next ?? .distantFuture, handshakes)
         return earliest == .distantFuture ? nil : earliest
     }
 
@@ -87,6 +90,7 @@ public struct Stack: ~Copyable {
         }
         while let index = synQueue.popExpired(now: now) { halfOpenTimedOut(index, now: now) }
         while let index = timeWait.oldest(expiredBy: now) { removeTimeWait(index) }
+        expireFragments(now: now)
     }
 
     /// The next event, in the order of the connections that have one.
@@ -115,18 +119,21 @@ public struct Stack: ~Copyable {
         public var bufferedBytes: Int
         /// Bytes of memory that buffers hold.
         public var bufferMemory: Int
+        /// Bytes that fragments of incomplete datagrams take.
+        public var fragmentMemory: Int
     }
 
     public var counts: Counts {
         Counts(
             connections: connections.count, halfOpen: synQueue.count, timeWait: timeWait.count, listeners: listeners.count,
             bufferedBytes: bufferedBytes,
-            bufferMemory: bufferMemory)
+            bufferMemory: bufferMemory, fragmentMemory: fragments.byteCount)
     }
 
     /// Entries in all tables that a connection can leave something in; 0 when nothing is left. For tests.
     package var tableEntries: Int {
-        connections.count + timeWait.count + synQueue.count + synQueue.peerCount + flows.count + deadlines.count + replies.byteCount
+        connections.count + timeWait.count + synQueue.count + synQueue.peerCount + fragments.count + flows.count + deadlines.count
+            + replies.byteCount
     }
 
     /// Forgets everything about remote addresses inside `prefixes`: connections end with `.aborted`, without a reset on the wire.
@@ -139,6 +146,7 @@ public struct Stack: ~Copyable {
             let remote = synQueue[index].remote.address
             if prefixes.contains(where: { $0.contains(remote) }) { removeHalfOpen(index) }
         }
+        fragments.removeAll { source, _ in prefixes.contains { $0.contains(source) } }
         for index in timeWait.indices(where: { remote in prefixes.contains { $0.contains(remote) } }) { removeTimeWait(index) }
     }
 

@@ -159,21 +159,6 @@ import Testing
         #expect(script.stack.counts.bufferedBytes == 0)
     }
 
-    @Test("fragments are dropped and counted") func fragments() throws {
-        let script = TCPScript()
-        var packet = TCPScript.packet(
-            from: SocketEndpoint(script.remote, port: 1), to: SocketEndpoint(script.local, port: 80), flags: .syn, seq: 1)
-        packet[6] = 0x20
-        packet[10] = 0
-        packet[11] = 0
-        let checksum = InternetChecksum.of(packet.span.bytes.extracting(0..<20))
-        packet[10] = UInt8(checksum >> 8)
-        packet[11] = UInt8(checksum & 0xFF)
-        script.inject(packet)
-        #expect(script.stack.drops[.fragment] == 1)
-        #expect(script.next() == nil)
-    }
-
     @Test(
         "LAND, loopback, multicast and unspecified sources are dropped",
         arguments: ["10.1.0.1", "127.0.0.1", "224.0.0.1", "0.0.0.0", "255.255.255.255"])
