@@ -28,6 +28,9 @@ extension Stack {
             connections[index].abort(.aborted)
             settle(index, now: now)
         }
+        for index in 0..<synQueue.slotCount where synQueue.isOccupied(index) && synQueue[index].listener == id {
+            resetHalfOpen(index, now: now)
+        }
         let port = listeners[slot].port
         let rest = listenersByPort[port, default: []].filter { Int($0.index) != slot }
         listenersByPort[port] = rest.isEmpty ? nil : rest

@@ -15,6 +15,8 @@ extension Stack {
                 if connections[index].remote == remote, connections[index].local == local { return flow }
             case .timeWait(let index):
                 if timeWait[index].remote == remote, timeWait[index].local == local { return flow }
+            case .halfOpen(let index):
+                if synQueue[index].remote == remote, synQueue[index].local == local { return flow }
             }
         }
         return nil

@@ -57,6 +57,15 @@ extension Stack {
         window: UInt16 = 0, options: TCPOptions = TCPOptions(), now: Instant
     ) {
         guard resetLimit.take(now: now) else { return drops.count(.rateLimited) }
+        queueReply(
+            from: local, to: remote, sequence: sequence, acknowledgment: acknowledgment, flags: flags, window: window, options: options)
+    }
+
+    /// Queues a segment that belongs to no connection.
+    mutating func queueReply(
+        from local: SocketEndpoint, to remote: SocketEndpoint, sequence: SequenceNumber, acknowledgment: SequenceNumber, flags: TCPFlags,
+        window: UInt16, options: TCPOptions
+    ) {
         let header = TCPHeader(
             sourcePort: local.port, destinationPort: remote.port, sequence: sequence, acknowledgment: acknowledgment, flags: flags,
             window: window)
