@@ -133,6 +133,9 @@ final class RunningInterface: Sendable {
             Array(try JSONEncoder().encode(["metrics": String(decoding: try await text(), as: UTF8.self)]))
         }
         admin?.register("forget-timestamp") { [self] request in try await forgetTimestamp(request.arguments?["peer"] ?? "") }
+        admin?.registerStream(CaptureVerb.name) { [interface, logger] request, stream in
+            try await CaptureVerb.run(request, stream, interface: interface, logger: logger)
+        }
         metricsListener?.serve(metrics: text, status: status)
     }
 

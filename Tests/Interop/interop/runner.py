@@ -13,7 +13,7 @@ from .system import Failure, Lab, is_root
 
 SUITES = [
     "gateway_to_stock_peer", "stock_peer_to_agent", "end_to_end", "full_form", "odd_origins", "recovery", "rough_link", "bad_input",
-    "observability", "wg_tools", "cookies", "names",
+    "observability", "capture", "wg_tools", "cookies", "names",
 ]
 SLOW_SUITES = ["rekey"]
 TEST_TIMEOUT = 90

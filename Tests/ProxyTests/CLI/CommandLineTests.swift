@@ -16,6 +16,8 @@ import Testing
             "wg showconf wg0", "wg set wg0 peer K allowed-ips -10.0.0.1/32 persistent-keepalive 25", "wg setconf wg0 f", "wg addconf wg0 f",
             "wg syncconf wg0 f", "wg forget-timestamp K --state d", "status", "status --json --state d",
             "init --domain a.b --endpoint h:1 --out d", "keys", "keys f", "keys --private",
+            "capture --out f",
+            "capture --out - --filter 10.1.0.2 --filter 80 --state d --count 1 --duration 5m --max-size 64M --snaplen 96",
         ])
     func documented(line: String) { #expect(parses(line.split(separator: " ").map(String.init))) }
 
@@ -29,6 +31,11 @@ import Testing
 
     @Test(
         "what does not exist is refused",
-        arguments: ["gateway --nope", "dial --wg f nowhere", "dial --wg f 10.1.0.2", "echo", "keys f --psk", "nope"])
+        arguments: [
+            "gateway --nope", "dial --wg f nowhere", "dial --wg f 10.1.0.2", "echo", "keys f --psk", "nope",
+            "capture", "capture --out f --filter x", "capture --out f --duration 25h", "capture --out f --duration 0",
+            "capture --out f --max-size 1", "capture --out f --max-size 99999999999999999999G", "capture --out f --snaplen 0",
+            "capture --out f --count 0",
+        ])
     func refused(line: String) { #expect(!parses(line.split(separator: " ").map(String.init))) }
 }
