@@ -58,6 +58,7 @@ extension Stack {
         connections[index].flags.remove(.isRegistered)
         deadlines.remove(index)
         let isReset = connections[index].flags.contains(.needsReset)
+        if isReset { tally.resetsSent &+= 1 }
         if isReset || connections[index].state == .timeWait {
             connections[index].flags.remove(.needsReset)
             var buffer = takeScratch()
@@ -65,7 +66,7 @@ extension Stack {
             var span = buffer.mutableSpan
             var bytes = unsafe span.mutableBytes
             let range = connections[index].writeLastSegment(into: &bytes, at: 0, now: now, isReset: isReset)
-            if !replies.append(bytes.bytes.extracting(range)) { drops.count(.replyQueueFull) }
+            if !replies.append(bytes.bytes.extracting(range)) { drops.count(.replyQueueFull) } else { tally.segmentsSent &+= 1 }
         }
         guard connections[index].state == .timeWait else { return }
         if timeWait.isFull, let oldest = timeWait.oldest() { removeTimeWait(oldest) }
@@ -84,6 +85,7 @@ extension Stack {
         if let listener = connections[index].listener { leaveQueues(index, listener: listener) }
         bufferedBytes -= connections[index].accountedBytes
         bufferMemory -= connections[index].accountedMemory
+        tally.add(connections[index].counters)
         deadlines.remove(index)
         connections.remove(index)
     }

@@ -34,6 +34,8 @@ public struct Stack: ~Copyable {
     var icmpLimit = TokenBucket(rate: Stack.repliesPerSecond, burst: Stack.repliesPerSecond)
     var bufferedBytes = 0
     var bufferMemory = 0
+    /// What `totals` begins with.
+    var tally = StackTotals()
 
     /// What was not taken, by reason.
     public internal(set) var drops = DropCounters()

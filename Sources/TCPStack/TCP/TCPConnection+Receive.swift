@@ -243,8 +243,10 @@ extension TCPConnection {
         largestTextReceived = max(largestTextReceived, min(text.byteCount, 65_535))
         timers.trim = .distantFuture
         let hadHoles = rcv.hasHoles
+        let next = rcv.nxt
         switch rcv.accept(text.extracting(start..<end), at: sequence + start) {
         case .inOrder:
+            counters.bytesReceived &+= UInt64(next.distance(to: rcv.nxt))
             events.insert(.readable)
             if hadHoles || start > 0 || end < text.byteCount { pending.insert(.acknowledgment) }
         case .early: pending.insert(.acknowledgment)

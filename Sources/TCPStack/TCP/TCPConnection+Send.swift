@@ -51,6 +51,7 @@ extension TCPConnection {
         options.isSACKPermitted = !isAnswer || isSACKPermitted
         if !isAnswer || hasTimestamps { options.timestamps = .init(value: timestamp(now), echoReply: isAnswer ? tsRecent : 0) }
         synTransmissions += 1
+        if synTransmissions > 1 { counters.retransmittedSegments &+= 1 }
         snd.nxt = snd.iss + 1
         lastDataSent = now
         if synTransmissions == 1 { unackedSince = now }
@@ -76,6 +77,7 @@ extension TCPConnection {
         guard pending.contains(.forcedRetransmission) || pipe == 0 || pipe + Int(segment.length) <= congestion.cwnd else { return nil }
         pending.remove(.forcedRetransmission)
         scoreboard.resent(index, now: now)
+        counters.retransmittedSegments &+= 1
         if index == 0 || timers.retransmit == .distantFuture { armRetransmit(now: now) }
         lastDataSent = now
         let hasFIN = segment.flags.contains(.fin)
@@ -124,6 +126,7 @@ extension TCPConnection {
         if flightSize == 0 { unackedSince = now }
         scoreboard.append(start: sequence, length: length, sentAt: now, flags: takesFIN ? .fin : [])
         snd.nxt += length
+        counters.bytesSent &+= UInt64(count)
         lastDataSent = now
         if timers.retransmit == .distantFuture { armRetransmit(now: now) }
         var segmentFlags: TCPFlags = takesFIN ? [.ack, .fin] : .ack

@@ -36,6 +36,7 @@ extension TCPConnection {
         case .synSent, .synReceived:
             guard !isPassive || rtt.backoff < Self.synAckTransmissions - 1 else { return giveUp() }
             rtt.timedOut()
+            counters.timeouts &+= 1
             pending.insert(.syn)
             flags.insert(.needsPoll)
             return
@@ -46,6 +47,7 @@ extension TCPConnection {
         let isAnswered = snd.wnd == 0 && now - lastHeard < limits.userTimeout
         if !isAnswered, recovery.timeouts >= Self.maximumTimeouts || now - unackedSince >= limits.userTimeout { return giveUp() }
         rtt.timedOut()
+        counters.timeouts &+= 1
         congestion.timedOut(flightSize: flightSize, isRepeated: recovery.timeouts > 0)
         recovery.timeouts += 1
         recovery.duplicateACKs = 0

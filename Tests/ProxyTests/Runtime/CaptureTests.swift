@@ -139,10 +139,18 @@ import Testing
         await socket.close()
     }
 
-    @Test("a stream outlives the time limit of a request, and a verb that throws is answered with its fault")
+    @Test("a verb for streams that throws is answered with its fault")
+    func fault() async throws {
+        let socket = try await AdminSocket.start(path: path, group: group, timeLimit: .minutes(1))
+        socket.registerStream("capture") { _, _ in throw AdminFault(error: "no") }
+        await #expect(throws: AdminFault(error: "no")) { try await run(temporary.file("a.pcapng")) }
+        #expect(!SystemFiles.exists(temporary.file("a.pcapng")))
+        await socket.close()
+    }
+
+    @Test("a stream outlives the time limit of a request")
     func timeLimit() async throws {
         let socket = try await AdminSocket.start(path: path, group: group, timeLimit: .milliseconds(200))
-        socket.registerStream("fail") { _, _ in throw AdminFault(error: "no") }
         let bytes = stream()
         socket.registerStream("capture") { [group] _, stream in
             stream.write(Array("{}\n".utf8))
@@ -151,8 +159,16 @@ import Testing
                 stream.finish()
             }
         }
-        #expect(try await run(temporary.file("a.pcapng")).end == "ended: stopped")
-        await #expect(throws: AdminFault(error: "no")) { try await AdminClient.ask(AdminRequest(verb: "fail"), at: path, group: group) }
+        var attempt = 0
+        while true {
+            attempt += 1
+            do {
+                #expect(try await run(temporary.file("\(attempt).pcapng")).end == "ended: stopped")
+                break
+            } catch is AdminFault where attempt < 100 {
+                // A busy machine may not even have begun the stream within the limit.
+            }
+        }
         await socket.close()
     }
 
