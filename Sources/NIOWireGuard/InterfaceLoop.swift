@@ -22,6 +22,8 @@ final class InterfaceLoop: @unchecked Sendable {
     var datagramPorts: [DatagramPort?] = []
     /// Each port at most once.
     var readQueue = CircularBuffer<any QueuedPort>()
+    /// At most `PacketCapture.maximumCaptures`.
+    var captures: [PacketCapture] = []
     private var isTurnScheduled = false
     private var isRestScheduled = false
     /// What dials choose their source from.
@@ -103,6 +105,7 @@ final class InterfaceLoop: @unchecked Sendable {
             port.finish(.interfaceClosed)
         }
         transmit(now: now)
+        for capture in captures { capture.finish(.interfaceClosed) }
         readQueue = []
         for peer in core.device.peerIDs { core.device.removePeer(peer, now: now) }
         core.device.setPrivateKey(.generate(using: SystemEdges.random), now: now)

@@ -201,6 +201,13 @@ public final class WireGuardInterface: @unchecked Sendable {
         eventLoop.submit { self.interfaceLoop.status() }
     }
 
+    /// TCP connections with their peers, those first for whom most waits.
+    /// - Parameter limit: how many are told of.
+    /// - Returns: at most `limit` connections, and how many more there are.
+    public func connections(limit: Int) -> EventLoopFuture<(connections: [InterfaceConnection], more: Int)> {
+        eventLoop.submit { self.interfaceLoop.connections(limit: limit) }
+    }
+
     /// Bytes that came from the peer whose allowed IPs hold `address`; 0 if nobody does. Cheap, unlike ``status()``.
     public func receivedBytes(fromPeerOwning address: IPAddress) -> EventLoopFuture<UInt64> {
         eventLoop.submit { self.interfaceLoop.receivedBytes(fromPeerOwning: address) }

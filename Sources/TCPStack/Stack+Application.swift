@@ -52,6 +52,7 @@ extension Stack {
             guard listenersByPort[port] == nil, flow(local: end, remote: remote, hash: hash) == nil else { continue }
             let index = addConnection(local: end, remote: remote, listener: nil, options: options, hash: hash, now: now)
             connections[index].flags.insert(.isKnown)
+            tally.activeOpens &+= 1
             settle(index, now: now)
             let handle = connections.handle(at: index)
             return ConnectionID(index: handle.index, generation: handle.generation)

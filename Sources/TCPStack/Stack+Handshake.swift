@@ -39,6 +39,7 @@ extension Stack {
             local: local, remote: remote, syn: answerable(header), options: options, iss: sequence.iss, listener: id, now: now)
         let index = synQueue.insert(record, now: now)
         listeners[slot].halfOpen += 1
+        tally.passiveOpens &+= 1
         flows.insert(.halfOpen(index), hash: hash)
         sendSYNAndACK(index, now: now)
     }
@@ -96,6 +97,7 @@ extension Stack {
         }
         guard mayOpen(slot) else { return true }
         synCounters.synCookiesAccepted &+= 1
+        tally.passiveOpens &+= 1
         open(record, header, options: options, text: text, slot: slot, hash: hash, now: now)
         return true
     }

@@ -35,6 +35,8 @@ extension Stack {
             source: ip.source, destination: ip.destination, length: segment.byteCount, protocolNumber: TCPHeader.protocolNumber)
         checksum.add(segment)
         guard checksum.value == 0 else { return drops.count(.badChecksum) }
+        tally.segmentsReceived &+= 1
+        if header.flags.contains(.rst) { tally.resetsReceived &+= 1 }
         let options = TCPOptions(parsing: segment.extracting(TCPHeader.minimumLength..<header.headerLength))
         let text = segment.extracting(header.headerLength..<segment.byteCount)
         let local = SocketEndpoint(ip.destination, port: header.destinationPort)

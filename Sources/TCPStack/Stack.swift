@@ -43,6 +43,8 @@ public struct Stack: ~Copyable {
     var pathMTUs = PathMTUCache()
     /// Connections reset because memory was short.
     public internal(set) var evictions: UInt64 = 0
+    /// What `totals` begins with.
+    var tally = StackTotals()
 
     /// What was not taken, by reason.
     public internal(set) var drops = DropCounters()

@@ -132,7 +132,16 @@ final class RunningInterface: Sendable {
         admin?.register("metrics") { _ in
             Array(try JSONEncoder().encode(["metrics": String(decoding: try await text(), as: UTF8.self)]))
         }
+        admin?.register("connections") { [self] _ in
+            let (connections, more) = try await interface.connections(limit: ConnectionList.limit).get()
+            let list = ConnectionList(
+                role: role.rawValue, processID: Int(getpid()), connections: connections.map(ConnectionList.Connection.init), more: more)
+            return Array(try JSONEncoder().encode(list))
+        }
         admin?.register("forget-timestamp") { [self] request in try await forgetTimestamp(request.arguments?["peer"] ?? "") }
+        admin?.registerStream(CaptureVerb.name) { [interface, logger] request, stream in
+            try await CaptureVerb.run(request, stream, interface: interface, logger: logger)
+        }
         metricsListener?.serve(metrics: text, status: status)
     }
 

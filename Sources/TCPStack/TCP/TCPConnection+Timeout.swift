@@ -71,6 +71,7 @@ extension TCPConnection {
             // What drops a SYN for its ECN bits shall not cut us off (RFC 3168 §6.1.1.1).
             if !isPassive { flags.remove(.wantsECN) }
             rtt.timedOut()
+            counters.timeouts &+= 1
             pending.insert(.syn)
             flags.insert(.needsPoll)
             return
@@ -81,6 +82,7 @@ extension TCPConnection {
         let isAnswered = snd.wnd == 0 && now.since(lastHeard) < limits.userTimeout
         if !isAnswered, recovery.timeouts >= Self.maximumTimeouts || now.since(unackedSince) >= limits.userTimeout { return giveUp() }
         rtt.timedOut()
+        counters.timeouts &+= 1
         congestion.timedOut(flightSize: flightSize, isRepeated: recovery.timeouts > 0)
         congestionMark = snd.nxt
         recovery.timeouts += 1
