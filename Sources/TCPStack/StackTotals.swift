@@ -49,8 +49,9 @@ extension Stack {
             let state = connections[index].state
             totals.connections[(state == .timeWait ? .closed : state).rawValue] += 1
             totals.add(connections[index].counters)
-            if connections[index].flags.contains(.isHalfOpen) { totals.halfOpen += 1 }
         }
+        totals.halfOpen = synQueue.count
+        totals.connections[TCPState.synReceived.rawValue] += synQueue.count
         totals.connections[TCPState.timeWait.rawValue] = timeWait.count
         totals.bufferedBytes = bufferedBytes
         totals.bufferMemory = bufferMemory

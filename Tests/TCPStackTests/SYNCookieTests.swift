@@ -58,7 +58,7 @@ import Testing
 
         let peer = SocketEndpoint(script.remote, port: 40_000)
         let answer = try Self.begin(script, peer, options: TCPScript.fullOptions(1240, scale: 7))
-        #expect(answer.flags == [.syn, .ack] && answer.windowScale == 7 && answer.sackPermitted && answer.tsEcr == 1000)
+        #expect(answer.flags == [.syn, .ack] && answer.windowScale == 8 && answer.sackPermitted && answer.tsEcr == 1000)
         Self.complete(script, peer, answer, window: 20)
         let id = try #require(Self.accepted(script))
         #expect(script.stack.synCounters.synCookiesAccepted == 1)
@@ -186,7 +186,7 @@ import Testing
         _ = script.all()
         let peer = SocketEndpoint(script.remote, port: 40_000)
         let answer = try Self.begin(script, peer, options: TCPScript.sack(1000, scale: 7))
-        #expect(answer.windowScale == 7 && answer.sackPermitted)
+        #expect(answer.windowScale == 8 && answer.sackPermitted)
         #expect(script.stack.synCounters.synCookiesSent == sent)
         let stray = SocketEndpoint(script.remote, port: 40_001)
         script.sendRaw(from: stray, .ack, seq: 7, ack: 8)
