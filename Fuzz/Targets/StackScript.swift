@@ -154,7 +154,7 @@ struct StackScript: ~Copyable {
         if choice & 4 != 0 { options.isSACKPermitted = true }
         if choice & 8 != 0 { options.timestamps = .init(value: clock &+ offset(choice), echoReply: connection.echo ?? 0) }
         if choice & 16 != 0 { options.sack.append(SequenceRange(SequenceNumber(ack), SequenceNumber(ack &+ UInt32(choice)))) }
-        let text = (0..<count).map { Self.pattern(seq &+ UInt32($0) &- connection.iss) }
+        let text = (0..<count).map { Self.pattern(seq &+ UInt32($0)) }
         send(
             flags, seq: seq, ack: flags.contains(.ack) ? ack : nil, window: window, text: text, options: options, isPlain: choice & 32 != 0)
         // What fits was taken; going on behind it keeps the script deep.
@@ -165,7 +165,7 @@ struct StackScript: ~Copyable {
 
     private mutating func sendData(_ size: UInt8, ahead: UInt32) {
         let seq = connection.next &+ ahead
-        let text = (0..<Int(size) * 5).map { Self.pattern(seq &+ UInt32($0) &- connection.iss) }
+        let text = (0..<Int(size) * 5).map { Self.pattern(seq &+ UInt32($0)) }
         send([.ack, .psh], seq: seq, ack: connection.highest, window: 0xFFFF, text: text)
         if ahead == 0 { connection.next &+= UInt32(text.count) }
     }
@@ -285,7 +285,7 @@ struct StackScript: ~Copyable {
             count = (try? stack.read(id, into: &bytes, now: now)) ?? 0
         }
         for place in 0..<count {
-            precondition(buffer[place] == Self.pattern(UInt32(bytesRead + place + 1)), "byte \(bytesRead + place) is not what was sent")
+            precondition(buffer[place] == Self.pattern(connection.iss &+ UInt32(bytesRead + place + 1)), "byte \(bytesRead + place) is not what was sent")
         }
         bytesRead += count
     }
@@ -387,6 +387,6 @@ struct StackScript: ~Copyable {
         }
     }
 
-    /// By the distance from the initial sequence number.
+    /// The peer's bytes by their sequence numbers, so that replays fit; the stack's by the distance from its ISS.
     private static func pattern(_ position: UInt32) -> UInt8 { UInt8(truncatingIfNeeded: position &* 31 ^ position >> 8) }
 }
