@@ -17,6 +17,8 @@ struct StackScript: ~Copyable {
     private var connection = Peer()
     private var id: ConnectionID?
     private var isOurs = false
+    private let coalesces: Bool
+    private let socket: UDPSocketID?
     /// What the peer has sent last, to be sent again.
     private var history: [[UInt8]] = []
     private var lastPacket: [UInt8] = []
@@ -36,6 +38,7 @@ struct StackScript: ~Copyable {
     init(_ bytes: [UInt8]) {
         rest = bytes[...]
         let setup = rest.popFirst() ?? 0
+        let more = rest.popFirst() ?? 0
         var configuration = StackConfiguration()
         configuration.maximumConnections = 20
         configuration.maximumTimeWait = 4
@@ -46,6 +49,9 @@ struct StackScript: ~Copyable {
             configuration.receiveBufferMaximum = 16_384
             configuration.sendBufferMaximum = 8192
         }
+        if more & 1 != 0 { configuration.memoryLimit = 100_000 }
+        configuration.ecn = more & 2 == 0
+        coalesces = more & 4 != 0
         if setup & 2 != 0 { configuration.keepalive = .seconds(10) }
         if setup & 4 != 0 { configuration.congestion = .newReno }
         mtu = configuration.mtu
@@ -55,7 +61,9 @@ struct StackScript: ~Copyable {
         remote = isV4 ? IPAddress(v4: 10, 1, 0, 2) : IPAddress(v6High: 0xFD00 << 48, low: 2)
         stack = Stack(configuration: configuration, random: .seeded(3))
         stack.setAddresses([local], now: now)
-        _ = try? stack.listen(address: nil, port: 80, backlog: 4)
+        let options = ConnectionOptions(coalescesSmallWrites: coalesces)
+        _ = try? stack.listen(address: nil, port: 80, backlog: 4, options: options)
+        socket = try? stack.openUDP(address: nil, port: 53)
         open(setup >> 5)
     }
 
@@ -88,7 +96,7 @@ struct StackScript: ~Copyable {
         case 9: read(Int(byte()) * 100)
         case 10: command(byte())
         case 11: sendError()
-        case 12: receive(take(Int(byte())))
+        case 12: if code & 16 == 0 { receive(take(Int(byte()))) } else { sendDatagram() }
         case 13: sendFragment()
         case 14:
             if !history.isEmpty { receive(history[Int(byte()) % history.count]) }
@@ -111,17 +119,22 @@ struct StackScript: ~Copyable {
         if isOurs {
             // The stack connects.
             remotePort = 7
-            id = try? stack.connect(from: local, to: SocketEndpoint(remote, port: remotePort), now: now)
+            id = try? stack.connect(
+                from: local, to: SocketEndpoint(remote, port: remotePort), options: ConnectionOptions(coalescesSmallWrites: coalesces),
+                now: now)
             guard let id, let port = stack.endpoints(of: id)?.local.port else { return }
             localPort = port
             settle()
             guard connection.irs != nil else { return }
             if let echo = connection.echo, options.timestamps != nil { options.timestamps?.echoReply = echo }
-            send([.syn, .ack], seq: connection.iss, ack: connection.highest, window: 0xFFFF, options: options, isPlain: true)
+            send(
+                choice & 8 != 0 ? [.syn, .ack, .ece] : [.syn, .ack], seq: connection.iss, ack: connection.highest, window: 0xFFFF,
+                options: options, isPlain: true)
         } else {
             remotePort &+= remotePort >= 40_050 ? UInt16.max - 49 : 1
             localPort = 80
-            send(.syn, seq: connection.iss, ack: nil, window: 0xFFFF, options: options, isPlain: true)
+            let flags: TCPFlags = choice & 8 != 0 ? [.syn, .ece, .cwr] : .syn
+            send(flags, seq: connection.iss, ack: nil, window: 0xFFFF, options: options, isPlain: true)
             settle()
             send(.ack, seq: connection.next, ack: connection.highest, window: 0xFFFF)
         }
@@ -141,7 +154,7 @@ struct StackScript: ~Copyable {
         if choice & 4 != 0 { options.isSACKPermitted = true }
         if choice & 8 != 0 { options.timestamps = .init(value: clock &+ offset(choice), echoReply: connection.echo ?? 0) }
         if choice & 16 != 0 { options.sack.append(SequenceRange(SequenceNumber(ack), SequenceNumber(ack &+ UInt32(choice)))) }
-        let text = (0..<count).map { Self.pattern(seq &+ UInt32($0) &- connection.iss) }
+        let text = (0..<count).map { Self.pattern(seq &+ UInt32($0)) }
         send(
             flags, seq: seq, ack: flags.contains(.ack) ? ack : nil, window: window, text: text, options: options, isPlain: choice & 32 != 0)
         // What fits was taken; going on behind it keeps the script deep.
@@ -152,14 +165,14 @@ struct StackScript: ~Copyable {
 
     private mutating func sendData(_ size: UInt8, ahead: UInt32) {
         let seq = connection.next &+ ahead
-        let text = (0..<Int(size) * 5).map { Self.pattern(seq &+ UInt32($0) &- connection.iss) }
+        let text = (0..<Int(size) * 5).map { Self.pattern(seq &+ UInt32($0)) }
         send([.ack, .psh], seq: seq, ack: connection.highest, window: 0xFFFF, text: text)
         if ahead == 0 { connection.next &+= UInt32(text.count) }
     }
 
     private mutating func send(
         _ flags: TCPFlags, seq: UInt32, ack: UInt32?, window: UInt16, text: [UInt8] = [], options: TCPOptions = TCPOptions(),
-        isPlain: Bool = false
+        isPlain: Bool = false, ecn: ECN = .notECT, urgentPointer: UInt16 = 0
     ) {
         var options = options
         if !isPlain, options.timestamps == nil, let echo = connection.echo {
@@ -167,7 +180,7 @@ struct StackScript: ~Copyable {
         }
         let packet = TCPScript.packet(
             from: SocketEndpoint(remote, port: remotePort), to: SocketEndpoint(local, port: localPort), flags: flags, seq: seq,
-            ack: ack ?? 0, window: window, text: text, options: options)
+            ack: ack ?? 0, window: window, text: text, options: options, ecn: ecn, urgentPointer: urgentPointer)
         if history.count >= 8 { history.removeFirst() }
         history.append(packet)
         receive(packet)
@@ -217,6 +230,20 @@ struct StackScript: ~Copyable {
         receive(fragment)
     }
 
+    /// UDP, to a port that is open or not, with a length and a checksum that are right or not.
+    private mutating func sendDatagram() {
+        let (port, fault) = (byte(), byte())
+        let text = take(Int(byte()))
+        var datagram = [0, 99, 0, port, 0, UInt8(truncatingIfNeeded: 8 + text.count &+ Int(fault >> 6)), 0, 0] + text
+        if fault & 1 == 0 {
+            var checksum = InternetChecksum()
+            checksum.addPseudoHeader(source: remote, destination: local, length: datagram.count, protocolNumber: 17)
+            checksum.add(datagram.span.bytes)
+            (datagram[6], datagram[7]) = (UInt8(checksum.value >> 8), UInt8(checksum.value & 255))
+        }
+        receive(packet(datagram, .udp))
+    }
+
     private func packet(_ payload: [UInt8], _ upper: IPProtocol) -> [UInt8] {
         let header = local.family == .v4 ? 20 : 40
         var packet = [UInt8](repeating: 0, count: header) + payload
@@ -258,7 +285,7 @@ struct StackScript: ~Copyable {
             count = (try? stack.read(id, into: &bytes, now: now)) ?? 0
         }
         for place in 0..<count {
-            precondition(buffer[place] == Self.pattern(UInt32(bytesRead + place + 1)), "byte \(bytesRead + place) is not what was sent")
+            precondition(buffer[place] == Self.pattern(connection.iss &+ UInt32(bytesRead + place + 1)), "byte \(bytesRead + place) is not what was sent")
         }
         bytesRead += count
     }
@@ -274,7 +301,8 @@ struct StackScript: ~Copyable {
                 id = accepted
                 (bytesRead, bytesWritten) = (0, 0)
             case .closed(let closed, _): if closed == id { id = nil }
-            case .connected, .readable, .writable, .inputClosed: break
+            case .connected, .readable, .writable, .urgent, .inputClosed: break
+            case .datagrams, .udpWritable, .udpError, .udpClosed: break
             }
         }
         var buffer = [UInt8](repeating: 0, count: 2048)
@@ -316,6 +344,7 @@ struct StackScript: ~Copyable {
 
     /// Nothing may be left once the addresses have gone.
     private mutating func finish() {
+        if let socket { stack.closeUDP(socket) }
         stack.setAddresses([], now: now)
         settle()
         pass(.seconds(200))
@@ -358,6 +387,6 @@ struct StackScript: ~Copyable {
         }
     }
 
-    /// By the distance from the initial sequence number.
+    /// The peer's bytes by their sequence numbers, so that replays fit; the stack's by the distance from its ISS.
     private static func pattern(_ position: UInt32) -> UInt8 { UInt8(truncatingIfNeeded: position &* 31 ^ position >> 8) }
 }

@@ -95,9 +95,11 @@ extension TCPConnection {
             }
         return ConnectionStatistics(
             id: id, local: local, remote: remote, isPassive: isPassive, state: state, age: now - openedAt, silence: now - lastHeard,
-            srtt: rtt.srtt?.duration, rttvar: rtt.rttvar.duration, rto: rtt.rto.duration, minimumRTT: rtt.minimum?.duration, cwnd: congestion.cwnd,
+            srtt: rtt.srtt?.duration, rttvar: rtt.rttvar.duration, rto: rtt.rto.duration, minimumRTT: rtt.minimum?.duration,
+            cwnd: congestion.cwnd,
             // Before the first loss it is more than any window.
-            ssthresh: congestion.ssthresh == CongestionController.noThreshold ? nil : congestion.ssthresh, congestion: algorithm, phase: phase,
+            ssthresh: congestion.ssthresh == CongestionController.noThreshold ? nil : congestion.ssthresh, congestion: algorithm,
+            phase: phase,
             flightSize: flightSize, sendWindow: snd.wnd, receiveWindow: rcv.offered, mss: effectiveMSS,
             unacknowledgedBytes: sendBuffer.count, unsentBytes: unsentText, unreadBytes: rcv.readable, bytesSent: counters.bytesSent,
             bytesReceived: counters.bytesReceived, retransmittedSegments: Int(counters.retransmittedSegments),

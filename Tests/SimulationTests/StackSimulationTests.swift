@@ -21,6 +21,19 @@ import Testing
         Self.expectGood(.large(family, seed: Self.seed))
     }
 
+    @Test("a connection that is given up for memory with unread bytes does not count as finished") func unreadBytes() {
+        var scenario = StackScenario(seed: 14_468_473_501_468_048_807)
+        scenario.connections = 200
+        scenario.spread = .milliseconds(200)
+        scenario.largest = 8939
+        scenario.configuration.memoryLimit = 131_072
+        scenario.configuration.keepalive = .seconds(300)
+        scenario.hasTurns = false
+        scenario.hasDisorder = false
+        (scenario.up.delay, scenario.down.delay) = (.microseconds(6537), .microseconds(6537))
+        Self.expectGood(scenario)
+    }
+
     static func expectGood(_ scenario: StackScenario) {
         guard let fault = scenario.run() else { return }
         let smallest = scenario.shrunk()

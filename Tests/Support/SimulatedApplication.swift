@@ -33,6 +33,8 @@ package struct ApplicationPlan: Sendable, Equatable {
     package var pace = Pace.free
     package var reading = Reading.eager
     package var ending = Ending.whenSent
+    /// Nagle's algorithm; only the client has it.
+    package var coalesces = false
 
     package init(bytes: Int = 0) { self.bytes = bytes }
 

@@ -19,6 +19,8 @@ package struct SimulatedPath {
         package var rate: Double?
         /// Bytes that wait in front of the bottleneck.
         package var queue = 1 << 20
+        /// Packets that find so many bytes in the queue are marked, if their transport understands it (RFC 3168 §5).
+        package var mark: Int?
         /// Larger packets vanish, and the sender is told of it or not.
         package var mtu = 65_535
         package var tellsTooBig = false
@@ -45,7 +47,7 @@ package struct SimulatedPath {
         case lost
         case tooBig
         /// It arrives, and maybe a copy of it.
-        case arrives(Instant, copy: Instant?, damagedBit: Int?)
+        case arrives(Instant, copy: Instant?, damagedBit: Int?, isMarked: Bool)
     }
 
     package var quality: Quality
@@ -67,6 +69,7 @@ package struct SimulatedPath {
 
     package mutating func send(byteCount: Int, now: Instant) -> Passage {
         sent += 1
+        let isMarked = quality.mark.map { waiting(now: now) >= $0 } ?? false
         guard !isDown, let start = leavesQueue(byteCount: byteCount, now: now), !isLost(now: start) else {
             lost += 1
             return .lost
@@ -78,7 +81,7 @@ package struct SimulatedPath {
         let bit = random.happens(quality.corrupt) ? Int(random.next(below: UInt64(byteCount * 8))) : nil
         if bit != nil { lost += 1 }
         let copy = random.happens(quality.duplicate) ? arrival(start) : nil
-        return .arrives(arrival(start), copy: copy, damagedBit: bit)
+        return .arrives(arrival(start), copy: copy, damagedBit: bit, isMarked: isMarked)
     }
 
     private func arrival(_ start: Instant) -> Instant {
@@ -86,11 +89,16 @@ package struct SimulatedPath {
         return start + quality.delay + held + random.jitter(upTo: quality.jitter)
     }
 
+    /// Bytes in the queue.
+    private func waiting(now: Instant) -> Int {
+        guard let rate = quality.rate, freeAt > now else { return 0 }
+        return Int(Double((freeAt - now).inNanoseconds) * rate / 8e9)
+    }
+
     /// When the last bit is through the bottleneck; `nil` if the queue is full.
     private mutating func leavesQueue(byteCount: Int, now: Instant) -> Instant? {
         guard let rate = quality.rate else { return now }
-        let waiting = freeAt > now ? Double((freeAt - now).inNanoseconds) * rate / 8e9 : 0
-        guard Int(waiting) + byteCount <= quality.queue else { return nil }
+        guard waiting(now: now) + byteCount <= quality.queue else { return nil }
         freeAt = max(freeAt, now) + .nanoseconds(Int64(Double(byteCount) * 8e9 / rate))
         return freeAt
     }

@@ -25,6 +25,11 @@ package final class StackSimulation {
         case incident(Int)
     }
 
+    private struct SYN: Hashable {
+        var port: UInt16
+        var iss: UInt32
+    }
+
     package struct Conversation {
         package internal(set) var client: SimulatedApplication
         package internal(set) var server: SimulatedApplication
@@ -48,7 +53,8 @@ package final class StackSimulation {
     private var events = EventQueue<Event>()
     private var incidents: [Incident] = []
     private var watch = WireWatch()
-    private var byPort: [UInt16: Int] = [:]
+    /// Conversations by the client's port and initial sequence number: ports are used again.
+    private var bySYN: [SYN: Int] = [:]
     private var buffers: [[UInt8]] = []
     private var freeBuffers: [Int] = []
     private var readBuffer = [UInt8](repeating: 0, count: 65_536)
@@ -131,13 +137,17 @@ package final class StackSimulation {
                 conversations[number].client.isForgotten = true
                 return
             }
-            guard let id = try? host.stack.connect(from: host.address, to: remote, now: now) else {
+            let options = ConnectionOptions(coalescesSmallWrites: conversations[number].client.plan.coalesces)
+            guard let id = try? host.stack.connect(from: host.address, to: remote, options: options, now: now) else {
                 violation = "connect was refused"
                 return
             }
             host.numbers[id] = number
-            byPort[host.stack.endpoints(of: id)?.local.port ?? 0] = number
             conversations[number].client.opened(id, now: now)
+            transmit(.client, host)
+            if let port = host.stack.endpoints(of: id)?.local.port, let iss = watch.offeredISS[port] {
+                bySYN[SYN(port: port, iss: iss)] = number
+            }
             if hosts[1].isGone { conversations[number].server.isForgotten = true }
             serve(number, .client)
         case .incident(let index): happen(incidents[index])
@@ -201,7 +211,9 @@ package final class StackSimulation {
     private func take(_ event: StackEvent, _ side: Side, _ host: SimulatedHost) {
         switch event {
         case .accepted(_, let id):
-            guard let port = host.stack.endpoints(of: id)?.remote.port, let number = byPort[port] else {
+            guard let port = host.stack.endpoints(of: id)?.remote.port, let iss = watch.acceptedISS[port],
+                let number = bySYN[SYN(port: port, iss: iss)]
+            else {
                 violation = "a connection that nobody has made"
                 return
             }
@@ -261,7 +273,8 @@ package final class StackSimulation {
                 let error = TooBig.message(
                     about: writeBuffer.span.bytes.extracting(range), to: host.address, mtu: host.path.quality.mtu)
                 put(error, to: side, at: now + host.path.quality.delay)
-            case .arrives(let moment, let copy, let bit):
+            case .arrives(let moment, let copy, let bit, let isMarked):
+                if isMarked { Self.mark(&writeBuffer, at: range.lowerBound) }
                 let slot = store(range, damagedBit: bit)
                 events.push(.arrival(slot: slot, to: side.other), at: batched(moment))
                 if let copy { events.push(.arrival(slot: store(range, damagedBit: nil), to: side.other), at: batched(copy)) }
@@ -276,6 +289,12 @@ package final class StackSimulation {
     private func batched(_ moment: Instant) -> Instant {
         guard tick > 0 else { return moment }
         return Instant(nanoseconds: (moment.nanoseconds + UInt64(tick) - 1) / UInt64(tick) * UInt64(tick))
+    }
+
+    private static func mark(_ packet: inout [UInt8], at offset: Int) {
+        var span = packet.mutableSpan
+        var bytes = span.mutableBytes
+        if ECN(of: bytes.bytes.extracting(offset..<bytes.byteCount)) != .notECT { ECN.ce.write(into: &bytes, at: offset) }
     }
 
     private func store(_ range: Range<Int>, damagedBit: Int?) -> Int {
@@ -297,22 +316,22 @@ package final class StackSimulation {
         defer { freeBuffers.append(slot) }
         guard !host.isGone else { return }
         let packet = buffers[slot]
-        let isReset = Self.isReset(packet)
-        if isReset { transmit(side, host) }
-        let before = watch.resets
+        guard let (source, destination) = Self.portsOfReset(packet) else { return host.stack.receive(packet.span.bytes, now: now) }
+        transmit(side, host)
+        let before = watch.resets(from: side.rawValue, local: destination, remote: source)
         host.stack.receive(packet.span.bytes, now: now)
-        if isReset {
-            transmit(side, host)
-            if watch.resets != before { violation = violation ?? "a reset answers a reset" }
+        transmit(side, host)
+        if watch.resets(from: side.rawValue, local: destination, remote: source) != before {
+            violation = violation ?? "a reset answers a reset"
         }
     }
 
-    private static func isReset(_ packet: [UInt8]) -> Bool {
-        guard let ip = try? IPHeader(parsing: packet.span.bytes), ip.upperProtocol == .tcp, ip.payload.count >= TCPHeader.minimumLength
-        else {
-            return false
-        }
-        return TCPFlags(rawValue: packet[ip.payload.lowerBound + 13]).contains(.rst)
+    private static func portsOfReset(_ packet: [UInt8]) -> (source: UInt16, destination: UInt16)? {
+        guard let ip = try? IPHeader(parsing: packet.span.bytes), ip.upperProtocol == .tcp, ip.payload.count >= TCPHeader.minimumLength,
+            TCPFlags(rawValue: packet[ip.payload.lowerBound + 13]).contains(.rst)
+        else { return nil }
+        let start = ip.payload.lowerBound
+        return (packet.span.bytes.bigEndian16(at: start), packet.span.bytes.bigEndian16(at: start + 2))
     }
 
     package static let port: UInt16 = 80

@@ -24,8 +24,11 @@ package struct WireWatch {
 
     private var promises: [Flow: Promise] = [:]
     package private(set) var violation: String?
-    /// Resets that were seen.
-    package private(set) var resets = 0
+    /// Resets that were seen, by who sent them.
+    private var resets: [Flow: Int] = [:]
+    /// The initial sequence number that the client's port uses now, as the last SYN and the last SYN and ACK say.
+    private(set) var offeredISS: [UInt16: UInt32] = [:]
+    private(set) var acceptedISS: [UInt16: UInt32] = [:]
 
     package init() {}
 
@@ -39,12 +42,17 @@ package struct WireWatch {
         guard let ip = try? IPHeader(parsing: packet), ip.upperProtocol == .tcp else { return }
         let segment = packet.extracting(ip.payload)
         guard let header = TCPHeader(parsing: segment) else { return note("a segment that does not parse") }
+        let flow = Flow(host: host, local: header.sourcePort, remote: header.destinationPort)
         if header.flags.contains(.rst) {
-            resets += 1
+            resets[flow, default: 0] += 1
             return
         }
-        let flow = Flow(host: host, local: header.sourcePort, remote: header.destinationPort)
         if header.flags.contains(.syn) {
+            if header.flags.contains(.ack) {
+                acceptedISS[header.destinationPort] = header.acknowledgment.rawValue &- 1
+            } else {
+                offeredISS[header.sourcePort] = header.sequence.rawValue
+            }
             let options = TCPOptions(parsing: segment.extracting(TCPHeader.minimumLength..<header.headerLength))
             if promises[flow]?.iss != header.sequence {
                 promises[flow] = Promise(
@@ -79,6 +87,9 @@ package struct WireWatch {
             if beyond > 0 { note("\(beyond) bytes beyond the window", header) }
         }
     }
+
+    /// Resets that a host has sent on a connection.
+    func resets(from host: Int, local: UInt16, remote: UInt16) -> Int { resets[Flow(host: host, local: local, remote: remote)] ?? 0 }
 
     private mutating func note(_ text: String, _ header: TCPHeader? = nil) {
         guard violation == nil else { return }

@@ -77,6 +77,8 @@ extension TCPConnection {
     /// ABORT: a reset leaves now.
     mutating func abort(_ reason: CloseReason) {
         guard !state.isTerminal else {
+            // What the peer sent in order, and nobody will read now, is not finished.
+            if rcv.readable > 0 { closeReason = reason }
             rcv.discard()
             flags.insert(.applicationClosed)
             return
