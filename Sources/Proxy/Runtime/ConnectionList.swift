@@ -50,10 +50,10 @@ package struct ConnectionList: Codable, Sendable, Equatable {
             state = statistics.state.name
             age = statistics.age.inSeconds
             silence = statistics.silence.inSeconds
-            srtt = statistics.srtt?.inSeconds
-            rttvar = statistics.rttvar.inSeconds
-            rto = statistics.rto.inSeconds
-            minimumRTT = statistics.minimumRTT?.inSeconds
+            srtt = statistics.srtt?.inSecondsToTheMicrosecond
+            rttvar = statistics.rttvar.inSecondsToTheMicrosecond
+            rto = statistics.rto.inSecondsToTheMicrosecond
+            minimumRTT = statistics.minimumRTT?.inSecondsToTheMicrosecond
             cwnd = statistics.cwnd
             ssthresh = statistics.ssthresh
             congestion =
@@ -125,4 +125,12 @@ extension ConnectionList.Connection {
 
     /// To the hundredth.
     private static func milliseconds(_ seconds: Double) -> String { "\((seconds * 100_000).rounded() / 100)" }
+}
+
+extension Duration {
+    /// Round trips on one machine are less than a millisecond.
+    fileprivate var inSecondsToTheMicrosecond: Double {
+        let (seconds, attoseconds) = components
+        return Double(seconds) + Double(attoseconds / 1_000_000_000_000) / 1_000_000
+    }
 }

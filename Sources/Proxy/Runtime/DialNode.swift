@@ -37,9 +37,9 @@ enum DialNode {
             channel.setOption(.allowRemoteHalfClosure, value: true)
         }.flatMapThrowing { channel in
             // Still in the tick in which it connected: nothing has been read.
-            try NIOAsyncChannel<ByteBuffer, ByteBuffer>(
-                wrappingChannelSynchronously: channel, configuration: .init(isOutboundHalfClosureEnabled: true))
+            try NIOAsyncChannel<ByteBuffer, ByteBuffer>(wrappingChannelSynchronously: channel)
         }.get()
+        let connection = channel.channel
         try await channel.executeThenClose { inbound, outbound in
             try await withThrowingTaskGroup(of: Void.self) { tasks in
                 tasks.addTask {
@@ -50,12 +50,14 @@ enum DialNode {
                     } onCancel: {
                         isOver.store(true, ordering: .relaxed)
                     }
-                    outbound.finish()
+                    // Done when the stack has all of it: what waits before the stack is lost when the channel closes.
+                    try await connection.close(mode: .output).get()
                 }
                 tasks.addTask {
                     for try await bytes in inbound { try await writeOutput(bytes) }
                 }
-                try await tasks.waitForAll()
+                // Not `waitForAll`, which waits for the other direction when one has failed.
+                while try await tasks.next() != nil {}
             }
         }
     }

@@ -222,7 +222,10 @@ class Node:
         return {name: float(value) for name, value in re.findall(r"^([a-z][^ ]*) (\S+)$", result.stdout, re.MULTILINE)}
 
     def connections(self, state="open"):
-        return int(self.metrics()[f'kakuremichi_tcp_connections{{state="{state}"}}'])
+        """In one state, or in all but TIME-WAIT."""
+        counts = {
+            name.split('"')[1]: int(value) for name, value in self.metrics().items() if name.startswith("kakuremichi_tcp_connections{")}
+        return sum(counts.values()) - counts["time_wait"] if state == "open" else counts[state]
 
     def wait_until_empty(self, timeout, states=("open",)):
         """The agent's own probe comes and goes."""

@@ -45,15 +45,15 @@ class SUITE(Suite):
         with self.tunnel.socket("IPv4") as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
             connection.connect((kernel_address("IPv4", AGENT), 80))
-            connection.sendall(b"GET /bytes/900000 HTTP/1.1\r\nHost: app.example.com\r\nConnection: close\r\n\r\n")
-            wait_until(lambda: agent.metrics()["kakuremichi_tcp_buffered_bytes"] > 500_000, 10, "the answer is in the send buffer")
+            connection.sendall(b"GET /bytes/250000 HTTP/1.1\r\nHost: app.example.com\r\nConnection: close\r\n\r\n")
+            wait_until(lambda: agent.metrics()["kakuremichi_tcp_buffered_bytes"] > 100_000, 10, "the answer is in the send buffer")
             agent.process.send_signal(signal.SIGTERM)
             head = b""
             while not head.endswith(b"\r\n\r\n"):
                 head += connection.recv(1)
-            for received in range(0, 900_000, 50_000):
-                receive_pattern(connection, 50_000, received)
-                time.sleep(0.25)
+            for received in range(0, 250_000, 10_000):
+                receive_pattern(connection, 10_000, received)
+                time.sleep(0.1)
             expect_end(connection)
 
     @test
