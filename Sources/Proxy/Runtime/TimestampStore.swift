@@ -36,12 +36,16 @@ package final class TimestampStore: Sendable {
     private let file: PeerStateFile
     private let state: Mutex<Timestamps>
     private let wallTime: @Sendable () -> WallTime
+    private let delay: TimeAmount
 
     /// Reads what was stored. Peers that are not configured any more are dropped. A damaged file is put aside with a warning, and
     /// those of its lines that are whole count.
+    /// - Parameter delay: after the first change, until what was accepted is written.
     package init(
-        path: String, peers: Set<PublicKey>, eventLoop: any EventLoop, logger: Logger, wallTime: @escaping @Sendable () -> WallTime
+        path: String, peers: Set<PublicKey>, eventLoop: any EventLoop, logger: Logger, delay: TimeAmount = TimestampStore.delay,
+        wallTime: @escaping @Sendable () -> WallTime
     ) {
+        self.delay = delay
         file = PeerStateFile(path: path, failure: "WireGuard's timestamps cannot be stored", eventLoop: eventLoop, logger: logger)
         self.wallTime = wallTime
         var timestamps = Timestamps()
@@ -95,7 +99,7 @@ package final class TimestampStore: Sendable {
             state.accepted[peer] = timestamp
             return true
         }
-        if isNew { changed(writingIn: Self.delay) }
+        if isNew { changed(writingIn: delay) }
         return true
     }
 

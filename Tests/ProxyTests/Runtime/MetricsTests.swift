@@ -75,8 +75,8 @@ import WGUserspace
         print("10,000 peers: snapshot \(best), text \(ContinuousClock().now - begun), \(text.text.utf8.count) bytes")
         #expect(status.peers.count == 10_000)
         #expect(text.text.utf8.count < AdminClient.maximumAnswer)
-        // Ten times what is wanted on a quiet machine: others may keep the cores busy.
-        #expect(best < .milliseconds(100))
+        // A few milliseconds on a quiet machine; something quadratic would take longer than this on any.
+        #expect(best < .seconds(1))
         try await interface.close().get()
     }
 }
