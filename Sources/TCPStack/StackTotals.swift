@@ -30,6 +30,13 @@ public struct StackTotals: Sendable, Equatable {
     public var bufferedBytes = 0
     /// Bytes of memory that buffers hold.
     public var bufferMemory = 0
+    /// Connections reset because memory was short.
+    public var evictions: UInt64 = 0
+    public var synCookies = SYNCounters()
+    /// Bytes of memory that fragments hold.
+    public var fragmentMemory = 0
+    /// Ranges of bytes that have arrived in front of others, of all connections.
+    public var outOfOrderRanges = 0
 
     package init() {}
 
@@ -49,12 +56,16 @@ extension Stack {
             let state = connections[index].state
             totals.connections[(state == .timeWait ? .closed : state).rawValue] += 1
             totals.add(connections[index].counters)
+            totals.outOfOrderRanges += connections[index].rcv.reassembler.count
         }
         totals.halfOpen = synQueue.count
         totals.connections[TCPState.synReceived.rawValue] += synQueue.count
         totals.connections[TCPState.timeWait.rawValue] = timeWait.count
         totals.bufferedBytes = bufferedBytes
         totals.bufferMemory = bufferMemory
+        totals.evictions = evictions
+        totals.synCookies = synCounters
+        totals.fragmentMemory = fragments.byteCount
         return totals
     }
 }

@@ -21,6 +21,13 @@ extension MetricsText {
             prefix + "retransmission_timeouts_total", .counter, "Expiries of retransmission timers.", totals.retransmissionTimeouts)
         single(prefix + "buffered_bytes", .gauge, "Bytes in the buffers of TCP connections.", totals.bufferedBytes)
         single(prefix + "buffer_memory_bytes", .gauge, "Memory of the buffers of TCP connections.", totals.bufferMemory)
+        single(prefix + "evicted_connections_total", .counter, "Connections reset because memory was short.", totals.evictions)
+        single(prefix + "out_of_order_ranges", .gauge, "Ranges received in front of missing bytes.", totals.outOfOrderRanges)
+        family(prefix + "syn_cookies_total", .counter, "SYN cookies, by what became of them.")
+        sample(prefix + "syn_cookies_total", [("event", "sent")], totals.synCookies.synCookiesSent)
+        sample(prefix + "syn_cookies_total", [("event", "accepted")], totals.synCookies.synCookiesAccepted)
+        sample(prefix + "syn_cookies_total", [("event", "rejected")], totals.synCookies.synCookiesRejected)
+        single("kakuremichi_tcpip_fragment_memory_bytes", .gauge, "Memory of IP fragments that wait for others.", totals.fragmentMemory)
 
         func directions(_ name: String, _ help: String, _ received: UInt64, _ sent: UInt64) {
             family(prefix + name, .counter, help)

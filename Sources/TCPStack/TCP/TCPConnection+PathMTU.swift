@@ -46,7 +46,8 @@ extension TCPConnection {
         guard recovery.timeouts >= Self.timeoutsOfBlackHole, !scoreboard.isEmpty, snd.wnd > 0 else { return }
         let isV4 = local.address.family == .v4
         let size = Int(scoreboard[0].length) + headerLength + (hasTimestamps ? 12 : 0)
-        let isPersistent = isV4 && recovery.timeouts >= Self.timeoutsOfNarrowPath
+        let isLate = now.since(unackedSince) >= limits.userTimeout / 2
+        let isPersistent = isV4 && (isLate || recovery.timeouts >= Self.timeoutsOfNarrowPath)
         let smaller = isPersistent ? Self.leastPathMTUv4 : isV4 ? Self.basePathMTUv4 : Self.smallestPathMTUv6
         if smaller < size, pathMTU.suspectBlackHole(smaller) { pathMTUFell(now: now) }
     }

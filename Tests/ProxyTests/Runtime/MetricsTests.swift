@@ -40,7 +40,8 @@ import WGUserspace
         for line in [
             #"kakuremichi_tcp_connections{state="established"} 7"#, #"kakuremichi_tcp_connections{state="time_wait"} 0"#,
             #"kakuremichi_tcp_segments_total{direction="send"} 8"#, "kakuremichi_tcp_half_open_connections 9",
-            "kakuremichi_tcp_buffer_memory_bytes 10", "kakuremichi_tcp_retransmission_timeouts_total 0",
+            "kakuremichi_tcp_buffer_memory_bytes 10", "kakuremichi_tcp_evicted_connections_total 0",
+            "kakuremichi_tcp_syn_cookies_total{event=\"rejected\"} 0", "kakuremichi_tcp_retransmission_timeouts_total 0",
             #"kakuremichi_tcp_opened_connections_total{direction="passive"} 0"#,
         ] { #expect(text.text.contains("\n\(line)\n"), "\(line)") }
         #expect(text.text.split(separator: "\n").count { $0.hasPrefix("kakuremichi_tcp_connections{") } == 10)
