@@ -120,7 +120,7 @@ let package = Package(
         .testTarget(
             name: "ProxyTests",
             dependencies: [
-                "Proxy", "Inet", "Noise", "WGUserspace", "NIOWireGuard", "Vectors", "TestSupport", "TOMLKit",
+                "Proxy", "Inet", "Noise", "WGUserspace", "TCPStack", "NIOWireGuard", "Vectors", "TestSupport", "TOMLKit",
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),

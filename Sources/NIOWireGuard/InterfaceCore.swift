@@ -13,6 +13,8 @@ import WGUserspace
 public struct InterfaceCore: ~Copyable {
     public var device: Device
     public var stack: Stack
+    /// What captures inner packets; `nil` while nothing does, which is all that a packet then looks at.
+    package var taps: PacketTaps?
 
     public init(device: consuming Device, stack: consuming Stack) {
         self.device = device
@@ -26,7 +28,9 @@ public struct InterfaceCore: ~Copyable {
         wallTime: WallTime
     ) {
         switch device.receive(&datagram, from: source, to: local, ecn: ecn, now: now, wallTime: wallTime) {
-        case .packet(let range, from: _): stack.receive(datagram.bytes.extracting(range), now: now)
+        case .packet(let range, from: let peer):
+            if let taps { taps.recordInbound(datagram.bytes.extracting(range), from: peer, device: device, wallTime: wallTime) }
+            stack.receive(datagram.bytes.extracting(range), now: now)
         case .queued, .handled, .dropped: break
         }
     }
@@ -39,6 +43,7 @@ public struct InterfaceCore: ~Copyable {
         while true {
             if let transmit = device.pollTransmit(into: &buffer, at: offset, now: now, wallTime: wallTime) { return transmit }
             guard let packet = stack.pollTransmit(into: &buffer, at: offset + Self.headroom, now: now) else { return nil }
+            if let taps { taps.recordOutbound(buffer.bytes.extracting(packet), device: device, wallTime: wallTime) }
             switch device.send(packet, in: &buffer, now: now) {
             case .datagram(let transmit): return transmit
             // A staged packet asks for a handshake, which the device gives on the next round. It measures no round trip.

@@ -22,6 +22,8 @@ final class InterfaceLoop: @unchecked Sendable {
     var datagramPorts: [DatagramPort?] = []
     /// Each port at most once.
     var readQueue = CircularBuffer<any QueuedPort>()
+    /// At most `PacketCapture.maximumCaptures`.
+    var captures: [PacketCapture] = []
     private var isTurnScheduled = false
     private var isRestScheduled = false
     /// What dials choose their source from.
@@ -68,6 +70,12 @@ final class InterfaceLoop: @unchecked Sendable {
 
     var isClosed: Bool { closing != nil }
 
+    /// Waits for the last bytes and FINs of connections that the application has closed.
+    func drain(until deadline: NIODeadline) -> EventLoopFuture<Void> {
+        guard !isClosed, core.stack.lingeringConnections > 0, .now() < deadline else { return eventLoop.makeSucceededVoidFuture() }
+        return eventLoop.scheduleTask(in: Self.drainInterval) {}.futureResult.flatMap { [self] in drain(until: deadline) }
+    }
+
     /// Connections end with a reset, the datagrams that say so are sent, keys are wiped.
     func close() -> EventLoopFuture<Void> {
         if let closing { return closing }
@@ -97,6 +105,7 @@ final class InterfaceLoop: @unchecked Sendable {
             port.finish(.interfaceClosed)
         }
         transmit(now: now)
+        for capture in captures { capture.finish(.interfaceClosed) }
         readQueue = []
         for peer in core.device.peerIDs { core.device.removePeer(peer, now: now) }
         core.device.setPrivateKey(.generate(using: SystemEdges.random), now: now)
@@ -281,4 +290,5 @@ final class InterfaceLoop: @unchecked Sendable {
     /// Two clocks are not read at one moment.
     private static let shortestSuspension = Duration.milliseconds(500)
     private static let resetsAtOnce = 1024
+    private static let drainInterval = TimeAmount.milliseconds(10)
 }

@@ -15,6 +15,8 @@ public struct InterfaceStatus: Sendable {
     public var listeners = 0
     public var udpSockets = 0
     public var bufferedBytes = 0
+    /// What the TCP/IP stack has done, and its connections by state.
+    public var tcp = StackTotals()
     /// Drops by reason, those that happened.
     public var drops: [(reason: String, count: UInt64)] = []
     public var datagramsSent = 0
@@ -30,7 +32,27 @@ public struct InterfaceStatus: Sendable {
     public var queuedHandshakes = 0
 }
 
+/// A TCP connection in the tunnel and who is at its other end.
+public struct InterfaceConnection: Sendable {
+    public var statistics: ConnectionStatistics
+    /// `nil` if the remote address belongs to no peer any more.
+    public var peer: PublicKey?
+}
+
 extension InterfaceLoop {
+    func connections(limit: Int) -> (connections: [InterfaceConnection], more: Int) {
+        withCore { core, now in
+            let (list, more) = core.stack.statistics(limit: limit, now: now)
+            var names: [PeerID: PublicKey] = [:]
+            let connections = list.map { statistics in
+                let id = core.device.peer(owning: statistics.remote.address)
+                if let id, names[id] == nil { names[id] = core.device.status(of: id)?.publicKey }
+                return InterfaceConnection(statistics: statistics, peer: id.flatMap { names[$0] })
+            }
+            return (connections, more)
+        }
+    }
+
     func status() -> InterfaceStatus {
         var status = InterfaceStatus()
         let udp = udpCounters
@@ -48,6 +70,7 @@ extension InterfaceLoop {
             status.listeners = counts.listeners
             status.udpSockets = counts.udpSockets
             status.bufferedBytes = counts.bufferedBytes
+            status.tcp = core.stack.totals
             status.drops = core.device.drops.nonZero.map { ("wireguard \($0.reason)", $0.count) }
             let stackDrops = core.stack.drops
             status.drops += TCPStack.DropReason.allCases.compactMap {

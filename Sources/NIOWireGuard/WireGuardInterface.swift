@@ -201,15 +201,27 @@ public final class WireGuardInterface: @unchecked Sendable {
         eventLoop.submit { self.interfaceLoop.status() }
     }
 
+    /// TCP connections with their peers, those first for whom most waits.
+    /// - Parameter limit: how many are told of.
+    /// - Returns: at most `limit` connections, and how many more there are.
+    public func connections(limit: Int) -> EventLoopFuture<(connections: [InterfaceConnection], more: Int)> {
+        eventLoop.submit { self.interfaceLoop.connections(limit: limit) }
+    }
+
     /// Bytes that came from the peer whose allowed IPs hold `address`; 0 if nobody does. Cheap, unlike ``status()``.
     public func receivedBytes(fromPeerOwning address: IPAddress) -> EventLoopFuture<UInt64> {
         eventLoop.submit { self.interfaceLoop.receivedBytes(fromPeerOwning: address) }
     }
 
+    /// Waits until the peers have acknowledged what closed channels had still to send, at most for `limit`.
+    public func drain(within limit: TimeAmount) -> EventLoopFuture<Void> {
+        eventLoop.flatSubmit { self.interfaceLoop.drain(until: .now() + limit) }
+    }
+
     /// Resets every connection and closes the sockets. Keys are wiped. Completes when every channel has closed, so the loops of
     /// all channels must still run.
     ///
-    /// What an application has closed itself may still have bytes to send: they are lost.
+    /// What an application has closed itself may still have bytes to send: they are lost, unless `drain` has been waited for.
     public func close() -> EventLoopFuture<Void> {
         eventLoop.flatSubmit {
             self.resolver.close()

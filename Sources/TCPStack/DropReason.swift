@@ -6,8 +6,20 @@ public enum DropReason: Int, CaseIterable, Sendable, Hashable {
     case spoofedSource
     /// Not addressed to us. Never forwarded.
     case notOurs
-    /// Fragments are not reassembled.
-    case fragment
+    /// An IPv4 source route, or an IPv6 extension header or option that we do not go along with.
+    case refusedOption
+    /// A fragment of a length that cannot be, behind the 65,535th byte, inside of another one, or told of congestion by some only.
+    case malformedFragment
+    /// A first fragment that does not hold the upper-layer header.
+    case tinyFragment
+    /// A fragment that overlaps another one, and all the others of its datagram.
+    case fragmentOverlap
+    /// A fragment that was here already.
+    case duplicateFragment
+    /// A fragment that gave way to a bound of `FragmentReassembler`.
+    case fragmentLimit
+    /// A fragment whose datagram did not become complete in time.
+    case fragmentTimeout
     case unknownProtocol
     /// The TCP header does not parse.
     case malformedSegment
@@ -30,7 +42,7 @@ public enum DropReason: Int, CaseIterable, Sendable, Hashable {
     case unexpectedSegment
     /// More holes than `Reassembler.maximumRanges`.
     case tooManyHoles
-    /// `maximumHalfOpenPerListener` or the backlog is reached.
+    /// The backlog is reached: established connections wait to be accepted.
     case synQueueFull
     /// `maximumConnections` is reached.
     case tooManyConnections

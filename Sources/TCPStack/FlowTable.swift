@@ -1,10 +1,11 @@
 /// From a connection's two ends to its slot: open addressing with keyed hashes. The caller compares the ends, so that an entry
 /// is eight bytes. Linear probing with backward shift: no tombstones.
 package struct FlowTable: Sendable {
-    /// A slot of the connections or of the TIME-WAIT records.
+    /// A slot of the connections, of the TIME-WAIT records or of the SYN queue.
     package enum Flow: Hashable, Sendable {
         case connection(Int)
         case timeWait(Int)
+        case halfOpen(Int)
     }
 
     package struct Cursor {
@@ -82,13 +83,16 @@ package struct FlowTable: Sendable {
         switch flow {
         case .connection(let index): UInt32(index)
         case .timeWait(let index): UInt32(index) | timeWaitBit
+        case .halfOpen(let index): UInt32(index) | halfOpenBit
         }
     }
 
     private static func flow(_ value: UInt32) -> Flow {
-        value & timeWaitBit == 0 ? .connection(Int(value)) : .timeWait(Int(value & ~timeWaitBit))
+        if value & timeWaitBit != 0 { return .timeWait(Int(value & ~timeWaitBit)) }
+        return value & halfOpenBit == 0 ? .connection(Int(value)) : .halfOpen(Int(value & ~halfOpenBit))
     }
 
     private static let empty = Entry(hash: 0, value: .max)
     private static let timeWaitBit: UInt32 = 1 << 31
+    private static let halfOpenBit: UInt32 = 1 << 30
 }

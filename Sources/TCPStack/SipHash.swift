@@ -24,6 +24,19 @@ package struct SipHash: Sendable {
         return state.finish(byteCount: 40)
     }
 
+    /// The hash of a connection's two ends and two words more.
+    package func hash(local: SocketEndpoint, remote: SocketEndpoint, _ first: UInt64, _ second: UInt64) -> UInt64 {
+        var state = State(key0, key1)
+        state.absorb(local.address.high)
+        state.absorb(local.address.low)
+        state.absorb(remote.address.high)
+        state.absorb(remote.address.low)
+        state.absorb(UInt64(local.port) << 32 | UInt64(remote.port) << 8 | UInt64(local.address.family.rawValue))
+        state.absorb(first)
+        state.absorb(second)
+        return state.finish(byteCount: 56)
+    }
+
     /// The hash of `words` in little-endian order.
     package func hash(_ words: [UInt64]) -> UInt64 {
         var state = State(key0, key1)

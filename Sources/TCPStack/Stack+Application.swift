@@ -28,6 +28,9 @@ extension Stack {
             connections[index].abort(.aborted)
             settle(index, now: now)
         }
+        for index in 0..<synQueue.slotCount where synQueue.isOccupied(index) && synQueue[index].listener == id {
+            resetHalfOpen(index, now: now)
+        }
         let port = listeners[slot].port
         let rest = listenersByPort[port, default: []].filter { Int($0.index) != slot }
         listenersByPort[port] = rest.isEmpty ? nil : rest
@@ -49,6 +52,7 @@ extension Stack {
             guard listenersByPort[port] == nil, flow(local: end, remote: remote, hash: hash) == nil else { continue }
             let index = addConnection(local: end, remote: remote, listener: nil, options: options, hash: hash, now: now)
             connections[index].flags.insert(.isKnown)
+            tally.activeOpens &+= 1
             settle(index, now: now)
             let handle = connections.handle(at: index)
             return ConnectionID(index: handle.index, generation: handle.generation)
@@ -124,6 +128,11 @@ extension Stack {
         guard let index = index(of: id) else { return }
         connections[index].abort(.aborted)
         settle(index, now: now)
+    }
+
+    /// Connections that the application has closed and whose last bytes or FIN are not acknowledged yet. Walks all.
+    public var lingeringConnections: Int {
+        (0..<connections.slotCount).count { connections.isOccupied($0) && connections[$0].isLingering }
     }
 
     /// Both ends of a connection; `nil` for a dead ID.

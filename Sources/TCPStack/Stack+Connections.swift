@@ -15,6 +15,8 @@ extension Stack {
                 if connections[index].remote == remote, connections[index].local == local { return flow }
             case .timeWait(let index):
                 if timeWait[index].remote == remote, timeWait[index].local == local { return flow }
+            case .halfOpen(let index):
+                if synQueue[index].remote == remote, synQueue[index].local == local { return flow }
             }
         }
         return nil
@@ -69,6 +71,7 @@ extension Stack {
         connections[index].flags.remove(.isRegistered)
         deadlines.remove(index)
         let isReset = connections[index].flags.contains(.needsReset)
+        if isReset { tally.resetsSent &+= 1 }
         // Our ACK of the peer's FIN has left already if both sides closed at once.
         let isOwed = connections[index].lastAcknowledgmentSent != connections[index].rcv.nxt
         if isReset || (connections[index].state == .timeWait && isOwed) {
@@ -78,7 +81,7 @@ extension Stack {
             var span = buffer.mutableSpan
             var bytes = unsafe span.mutableBytes
             let range = connections[index].writeLastSegment(into: &bytes, at: 0, now: now, isReset: isReset)
-            if !replies.append(bytes.bytes.extracting(range)) { drops.count(.replyQueueFull) }
+            if !replies.append(bytes.bytes.extracting(range)) { drops.count(.replyQueueFull) } else { tally.segmentsSent &+= 1 }
         }
         guard connections[index].state == .timeWait else { return }
         if timeWait.isFull, let oldest = timeWait.oldest() { removeTimeWait(oldest) }
@@ -97,6 +100,7 @@ extension Stack {
         if let listener = connections[index].listener { leaveQueues(index, listener: listener) }
         bufferedBytes -= connections[index].accountedBytes
         bufferMemory -= connections[index].accountedMemory
+        tally.add(connections[index].counters)
         deadlines.remove(index)
         connections.remove(index)
     }

@@ -4,6 +4,8 @@ import Inet
 extension Stack {
     /// Bytes of one connection without its buffers.
     package static var connectionSize: Int { MemoryLayout<TCPConnection>.stride }
+    /// Bytes of one half-open connection.
+    package static var halfOpenSize: Int { MemoryLayout<HalfOpen>.stride }
 
     /// cwnd, in bytes.
     package func congestionWindow(of id: ConnectionID) -> Int? { index(of: id).map { connections[$0].congestion.cwnd } }
@@ -27,7 +29,25 @@ extension Stack {
             guard udp.sockets[index].outgoing.isEmpty || udp.sockets[index].isQueuedForTransmit else { return "a datagram nobody sends" }
         }
         guard bytes == bufferedBytes, memory == bufferMemory else { return "\(bufferedBytes) bytes accounted, \(bytes) held" }
-        guard registered + timeWait.count == flows.count else { return "\(flows.count) flows, \(registered) connections" }
+        if let violation = brokenSYNQueue() ?? fragments.brokenInvariant() { return violation }
+        guard registered + timeWait.count + synQueue.count == flows.count else { return "\(flows.count) flows, \(registered) connections" }
+        return nil
+    }
+
+    private func brokenSYNQueue() -> String? {
+        var counts: [ListenerID: Int] = [:]
+        for index in 0..<synQueue.slotCount where synQueue.isOccupied(index) {
+            counts[synQueue[index].listener, default: 0] += 1
+            guard synQueue.next != nil else { return "a half-open connection without timer" }
+        }
+        for index in 0..<connections.slotCount where connections.isOccupied(index) && connections[index].flags.contains(.isHalfOpen) {
+            if let listener = connections[index].listener { counts[listener, default: 0] += 1 }
+        }
+        for index in 0..<listeners.slotCount where listeners.isOccupied(index) {
+            let handle = listeners.handle(at: index)
+            let count = counts[ListenerID(index: handle.index, generation: handle.generation), default: 0]
+            guard listeners[index].halfOpen == count else { return "\(listeners[index].halfOpen) half-open counted, \(count) there" }
+        }
         return nil
     }
 }

@@ -8,13 +8,20 @@ extension Stack {
         do { header = try IPHeader(parsing: packet) } catch { return drops.count(.malformedPacket) }
         guard header.source.isUnicastInsideTunnel, !addresses.contains(header.source) else { return drops.count(.spoofedSource) }
         guard addresses.contains(header.destination) else { return drops.count(.notOurs) }
-        guard header.fragment == nil else { return drops.count(.fragment) }
+        guard passesHeaderOptions(packet, header: header, now: now) else { return }
+        guard header.fragment == nil else { return receiveFragment(packet, header: header, now: now) }
+        receiveWhole(packet, header: header, now: now)
+    }
+
+    /// Takes a packet that is ours and no fragment.
+    mutating func receiveWhole(_ packet: RawSpan, header: IPHeader, now: Instant) {
         let payload = packet.extracting(header.payload)
         switch header.upperProtocol {
         case .tcp: receiveTCP(payload, header: header, now: now)
         case .icmp where header.source.family == .v4, .icmpV6 where header.source.family == .v6:
             receiveICMP(payload, header: header, now: now)
         case .udp: receiveUDP(payload, packet: packet.extracting(0..<header.totalLength), header: header, now: now)
+        case ExtensionHeaders.noNextHeader where header.source.family == .v6: drops.count(.unknownProtocol)
         default: refuse(.ipProtocol, packet.extracting(0..<header.totalLength), header: header, now: now)
         }
     }
@@ -28,6 +35,8 @@ extension Stack {
             source: ip.source, destination: ip.destination, length: segment.byteCount, protocolNumber: TCPHeader.protocolNumber)
         checksum.add(segment)
         guard checksum.value == 0 else { return drops.count(.badChecksum) }
+        tally.segmentsReceived &+= 1
+        if header.flags.contains(.rst) { tally.resetsReceived &+= 1 }
         let options = TCPOptions(parsing: segment.extracting(TCPHeader.minimumLength..<header.headerLength))
         let text = segment.extracting(header.headerLength..<segment.byteCount)
         let local = SocketEndpoint(ip.destination, port: header.destinationPort)
@@ -40,17 +49,17 @@ extension Stack {
             if timeWait[index].admits(header, options: options), listener(for: local) != nil {
                 removeTimeWait(index)
                 receiveWithoutConnection(
-                    header, options: options, textCount: text.byteCount, local: local, remote: remote, hash: hash, now: now)
+                    header, options: options, text: text, local: local, remote: remote, hash: hash, now: now)
             } else {
                 receiveInTimeWait(header, textCount: text.byteCount, index: index, now: now)
             }
+        case .halfOpen(let index): receive(header, options: options, text: text, forHalfOpen: index, hash: hash, now: now)
         case nil:
-            receiveWithoutConnection(
-                header, options: options, textCount: text.byteCount, local: local, remote: remote, hash: hash, now: now)
+            receiveWithoutConnection(header, options: options, text: text, local: local, remote: remote, hash: hash, now: now)
         }
     }
 
-    private mutating func receive(
+    mutating func receive(
         _ header: TCPHeader, options: TCPOptions, text: RawSpan, ecn: ECN, for index: Int, now: Instant
     ) {
         if connections[index].state == .synReceived, let id = connections[index].listener, let slot = listenerIndex(id),
@@ -74,7 +83,7 @@ extension Stack {
 
     /// LISTEN and CLOSED: RFC 9293 §3.10.7.2 and §3.10.7.1.
     private mutating func receiveWithoutConnection(
-        _ header: TCPHeader, options: TCPOptions, textCount: Int, local: SocketEndpoint, remote: SocketEndpoint, hash: UInt64, now: Instant
+        _ header: TCPHeader, options: TCPOptions, text: RawSpan, local: SocketEndpoint, remote: SocketEndpoint, hash: UInt64, now: Instant
     ) {
         if header.flags.contains(.rst) { return drops.count(.noConnection) }
         if header.flags.contains(.syn), header.flags.isDisjoint(with: [.ack, .fin]), remote.port != 0,
@@ -82,36 +91,19 @@ extension Stack {
         {
             return receiveSYN(header, options: options, local: local, remote: remote, listener: listener, hash: hash, now: now)
         }
+        if receiveCookie(header, options: options, text: text, local: local, remote: remote, hash: hash, now: now) { return }
         drops.count(.noConnection)
         if header.flags.contains(.ack) {
             reply(from: local, to: remote, sequence: header.acknowledgment, acknowledgment: SequenceNumber(0), flags: .rst, now: now)
         } else {
-            let length = textCount + (header.flags.contains(.syn) ? 1 : 0) + (header.flags.contains(.fin) ? 1 : 0)
+            let length = text.byteCount + (header.flags.contains(.syn) ? 1 : 0) + (header.flags.contains(.fin) ? 1 : 0)
             reply(
                 from: local, to: remote, sequence: SequenceNumber(0), acknowledgment: header.sequence + length, flags: [.rst, .ack],
                 now: now)
         }
     }
 
-    private mutating func receiveSYN(
-        _ header: TCPHeader, options: TCPOptions, local: SocketEndpoint, remote: SocketEndpoint, listener: Slab<Listener>.Handle,
-        hash: UInt64, now: Instant
-    ) {
-        let slot = Int(listener.index)
-        guard listeners[slot].halfOpen < configuration.maximumHalfOpenPerListener, listeners[slot].hasRoom else {
-            return drops.count(.synQueueFull)
-        }
-        guard connections.count < configuration.maximumConnections else { return drops.count(.tooManyConnections) }
-        let id = ListenerID(index: listener.index, generation: listener.generation)
-        let index = addConnection(
-            local: local, remote: remote, listener: id, options: listeners[slot].options, hash: hash, now: now)
-        connections[index].flags.insert(.isHalfOpen)
-        listeners[slot].halfOpen += 1
-        connections[index].acceptSYN(header, options: options, now: now)
-        settle(index, now: now)
-    }
-
-    private func listener(for local: SocketEndpoint) -> Slab<Listener>.Handle? {
+    func listener(for local: SocketEndpoint) -> Slab<Listener>.Handle? {
         guard let handles = listenersByPort[local.port] else { return nil }
         var wildcard: Slab<Listener>.Handle?
         for handle in handles {
@@ -156,8 +148,12 @@ extension Stack {
         guard checksum.value == 0 else { return drops.count(.badChecksum) }
         switch ICMPMessage(parsing: message, family: header.source.family) {
         case .echoRequest:
-            guard SegmentWriter.ipHeaderLength(header.source.family) + message.byteCount <= configuration.mtu else {
-                return drops.count(.unhandledICMP)
+            let room = configuration.mtu - SegmentWriter.ipHeaderLength(header.source.family)
+            var message = message
+            if message.byteCount > room {
+                // RFC 1122 §3.2.2.6: cut, since we do not fragment. RFC 4443 §4.2 wants all of the data or nothing.
+                guard header.source.family == .v4 else { return drops.count(.unhandledICMP) }
+                message = message.extracting(0..<room)
             }
             guard icmpLimit.take(now: now) else { return drops.count(.rateLimited) }
             var buffer = takeScratch()
@@ -181,14 +177,22 @@ extension Stack {
         }
     }
 
-    mutating func refuse(_ reason: ICMPResponder.Unreachable, _ packet: RawSpan, header: IPHeader, now: Instant) {
+    mutating func refuse(_ reason: ICMPResponder.Problem, _ packet: RawSpan, header: IPHeader, now: Instant) {
         drops.count(reason == .port ? .noSocket : .unknownProtocol)
+        sendError(reason, packet, header: header, now: now)
+    }
+
+    /// Tells the source of `packet` what is wrong with it; never about an ICMP error (RFC 1122 §3.2.2, RFC 4443 §2.4 (e)).
+    mutating func sendError(_ problem: ICMPResponder.Problem, _ packet: RawSpan, header: IPHeader, now: Instant) {
+        guard !ICMPMessage.isError(packet.extracting(header.payload), header: header) else { return }
         guard icmpLimit.take(now: now) else { return drops.count(.rateLimited) }
         var buffer = takeScratch()
         defer { scratch = buffer }
         var span = buffer.mutableSpan
         var bytes = unsafe span.mutableBytes
-        let range = ICMPResponder.writeUnreachable(reason, offending: packet, from: header.destination, to: header.source, into: &bytes)
+        let range = ICMPResponder.writeError(
+            problem, offending: packet.extracting(0..<header.totalLength), headerLength: header.headerLength, from: header.destination,
+            to: header.source, into: &bytes)
         if !replies.append(bytes.bytes.extracting(range)) { drops.count(.replyQueueFull) }
     }
 }

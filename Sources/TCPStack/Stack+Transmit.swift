@@ -31,6 +31,7 @@ extension Stack {
                 burst += 1
                 lastSender = index
                 udp.credit = min(udp.credit + 1, Self.largestBurst)
+                tally.segmentsSent &+= 1
                 // The timers of a turn are armed with its first segment.
                 if burst == 1 { deadlines.schedule(index, at: connections[index].timers.earliest) }
                 return range
@@ -57,6 +58,15 @@ extension Stack {
         window: UInt16 = 0, options: TCPOptions = TCPOptions(), now: Instant
     ) {
         guard resetLimit.take(now: now) else { return drops.count(.rateLimited) }
+        queueReply(
+            from: local, to: remote, sequence: sequence, acknowledgment: acknowledgment, flags: flags, window: window, options: options)
+    }
+
+    /// Queues a segment that belongs to no connection.
+    mutating func queueReply(
+        from local: SocketEndpoint, to remote: SocketEndpoint, sequence: SequenceNumber, acknowledgment: SequenceNumber, flags: TCPFlags,
+        window: UInt16, options: TCPOptions
+    ) {
         let header = TCPHeader(
             sourcePort: local.port, destinationPort: remote.port, sequence: sequence, acknowledgment: acknowledgment, flags: flags,
             window: window)
@@ -66,7 +76,9 @@ extension Stack {
         var bytes = unsafe span.mutableBytes
         let range = SegmentWriter.finish(
             into: &bytes, at: 0, local: local.address, remote: remote.address, header: header, options: options, payloadLength: 0)
-        if !replies.append(bytes.bytes.extracting(range)) { drops.count(.replyQueueFull) }
+        guard replies.append(bytes.bytes.extracting(range)) else { return drops.count(.replyQueueFull) }
+        tally.segmentsSent &+= 1
+        if flags.contains(.rst) { tally.resetsSent &+= 1 }
     }
 
     /// The buffer in which replies are built, moved out so that the rest of the stack can be used beside it.

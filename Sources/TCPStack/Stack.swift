@@ -19,6 +19,9 @@ public struct Stack: ~Copyable {
     var listeners = Slab<Listener>()
     var listenersByPort: [UInt16: [Slab<Listener>.Handle]] = [:]
     var timeWait: TimeWaitTable
+    var synQueue: SYNQueue
+    var synCookies: SYNCookies
+    var fragments = FragmentReassembler()
     var flows = FlowTable()
     let flowHash: SipHash
     let initialSequence: InitialSequence
@@ -40,9 +43,14 @@ public struct Stack: ~Copyable {
     var pathMTUs = PathMTUCache()
     /// Connections reset because memory was short.
     public internal(set) var evictions: UInt64 = 0
+    /// What `totals` begins with.
+    var tally = StackTotals()
 
     /// What was not taken, by reason.
     public internal(set) var drops = DropCounters()
+
+    /// How often SYN cookies had to be used.
+    public internal(set) var synCounters = SYNCounters()
 
     /// - Parameters:
     ///   - configuration: bounds and times. The MTU is clamped to 576...65,535.
@@ -53,6 +61,8 @@ public struct Stack: ~Copyable {
         self.configuration = configuration
         self.random = random
         timeWait = TimeWaitTable(limit: configuration.maximumTimeWait)
+        synQueue = SYNQueue(configuration)
+        synCookies = SYNCookies(random: random)
         flowHash = SipHash(random: random)
         initialSequence = InitialSequence(random: random)
         ephemeralPorts = EphemeralPorts(random: random)
@@ -67,18 +77,17 @@ public struct Stack: ~Copyable {
             if !addresses.contains(connections[index].local.address) { drop(index, now: now) }
         }
         dropUDP(local: { !addresses.contains($0) })
+        for index in 0..<synQueue.slotCount where synQueue.isOccupied(index) {
+            if !addresses.contains(synQueue[index].local.address) { removeHalfOpen(index) }
+        }
+        fragments.removeAll { !addresses.contains($1) }
     }
 
     /// The earliest moment at which `handleTimeout` has something to do; may be too early, never too late.
     public var nextDeadline: Instant? {
-        guard let sweep = udp.nextSweep else { return nextTCPDeadline }
-        return min(sweep, nextTCPDeadline ?? sweep)
-    }
-
-    private var nextTCPDeadline: Instant? {
-        guard let connection = deadlines.next else { return timeWait.next }
-        guard let record = timeWait.next else { return connection }
-        return min(connection, record)
+        let tables = min(synQueue.next ?? .distantFuture, fragments.next ?? .distantFuture, udp.nextSweep ?? .distantFuture)
+        let earliest = min(deadlines.next ?? .distantFuture, timeWait.next ?? .distantFuture, tables)
+        return earliest == .distantFuture ? nil : earliest
     }
 
     /// Fires every timer that is due. Poll for events and packets afterwards.
@@ -88,8 +97,10 @@ public struct Stack: ~Copyable {
             if connections[index].timers.earliest <= now { connections[index].handleTimeout(now: now) }
             settle(index, now: now)
         }
+        while let index = synQueue.popExpired(now: now) { halfOpenTimedOut(index, now: now) }
         while let index = timeWait.oldest(expiredBy: now) { removeTimeWait(index) }
         if let sweep = udp.nextSweep, sweep <= now { releaseIdleUDP(now: now) }
+        expireFragments(now: now)
     }
 
     /// The next event, in the order of the connections that have one, then of UDP sockets.
@@ -108,8 +119,10 @@ public struct Stack: ~Copyable {
 
     /// How much the stack holds.
     public struct Counts: Sendable, Equatable {
-        /// Connections whose ID is alive, half-open ones included.
+        /// Connections whose ID is alive.
         public var connections: Int
+        /// Connections that a peer has begun and not completed.
+        public var halfOpen: Int
         public var timeWait: Int
         public var listeners: Int
         public var udpSockets: Int
@@ -117,17 +130,20 @@ public struct Stack: ~Copyable {
         public var bufferedBytes: Int
         /// Bytes of memory that buffers hold.
         public var bufferMemory: Int
+        /// Bytes that fragments of incomplete datagrams take.
+        public var fragmentMemory: Int
     }
 
     public var counts: Counts {
         Counts(
-            connections: connections.count, timeWait: timeWait.count, listeners: listeners.count, udpSockets: udp.sockets.count,
-            bufferedBytes: bufferedBytes, bufferMemory: bufferMemory)
+            connections: connections.count, halfOpen: synQueue.count, timeWait: timeWait.count, listeners: listeners.count,
+            udpSockets: udp.sockets.count, bufferedBytes: bufferedBytes, bufferMemory: bufferMemory, fragmentMemory: fragments.byteCount)
     }
 
     /// Entries in all tables that a connection can leave something in; 0 when nothing is left. For tests.
     package var tableEntries: Int {
-        connections.count + timeWait.count + flows.count + deadlines.count + replies.byteCount + udp.sockets.count
+        connections.count + timeWait.count + synQueue.count + synQueue.peerCount + fragments.count + flows.count + deadlines.count
+            + replies.byteCount + udp.sockets.count
     }
 
     /// Forgets everything about remote addresses inside `prefixes`: connections end with `.aborted`, without a reset on the wire;
@@ -137,6 +153,11 @@ public struct Stack: ~Copyable {
             let remote = connections[index].remote.address
             if prefixes.contains(where: { $0.contains(remote) }) { drop(index, now: now) }
         }
+        for index in 0..<synQueue.slotCount where synQueue.isOccupied(index) {
+            let remote = synQueue[index].remote.address
+            if prefixes.contains(where: { $0.contains(remote) }) { removeHalfOpen(index) }
+        }
+        fragments.removeAll { source, _ in prefixes.contains { $0.contains(source) } }
         for index in timeWait.indices(where: { remote in prefixes.contains { $0.contains(remote) } }) { removeTimeWait(index) }
         dropUDP(remote: { remote in prefixes.contains { $0.contains(remote) } })
     }

@@ -13,10 +13,14 @@ public struct StackConfiguration: Sendable {
     /// What the buffers of all connections may hold, in bytes of memory. At three quarters of it windows stop growing; above it the
     /// largest connection of the remote address that holds most is reset.
     public var memoryLimit = 512 * 1024 * 1024
-    /// Connections of all kinds, half-open ones included.
+    /// Connections of all kinds, without those that a peer has begun and not completed.
     public var maximumConnections = 65_536
+    /// Connections of all listeners in SYN-RECEIVED. Beyond it and the next two bounds, SYN cookies are sent.
+    public var maximumHalfOpen = 4096
     /// Connections of one listener in SYN-RECEIVED.
     public var maximumHalfOpenPerListener = 1024
+    /// Connections in SYN-RECEIVED from one peer: one IPv4 address, or one IPv6 /64.
+    public var maximumHalfOpenPerPeer = 512
     /// TIME-WAIT records; the oldest gives way.
     public var maximumTimeWait = 65_536
     /// Bytes of replies without a connection (resets, ICMP) that wait to leave.

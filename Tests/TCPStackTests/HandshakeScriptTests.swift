@@ -5,22 +5,6 @@ import Testing
 
 /// Opening a connection passively, and segments without a connection.
 @Suite struct HandshakeScriptTests {
-    @Test("half-open connections are bounded for each listener") func synQueue() throws {
-        var configuration = StackConfiguration()
-        configuration.maximumHalfOpenPerListener = 10
-        let script = TCPScript(configuration: configuration)
-        _ = try script.stack.listen(address: nil, port: 80, backlog: 100)
-        for port in 0..<30 {
-            script.remotePort = 40_000 + UInt16(port)
-            script.send(.syn, seq: 1000)
-        }
-        #expect(script.stack.counts.connections == 10)
-        #expect(script.stack.drops[.synQueueFull] == 20)
-        #expect(script.all().count == 10)
-        script.advance(by: .seconds(120))
-        #expect(script.stack.counts.connections == 0)
-    }
-
     @Test("the backlog bounds what waits to be accepted; an ACK too many is not believed") func backlog() throws {
         let script = TCPScript()
         _ = try script.stack.listen(address: nil, port: 80, backlog: 1)

@@ -12,10 +12,10 @@ import Testing
         for step in 0..<20_000 {
             if random.next(below: 5) < (step < 10_000 ? 3 : 2) {
                 let hash = random.next(below: 300) << 20 | random.next(below: 2000)
-                table.insert(step % 2 == 0 ? .connection(step) : .timeWait(step), hash: hash)
+                table.insert(Self.kind(step), hash: hash)
                 model[step] = hash
             } else if let (value, hash) = model.first {
-                table.remove(value % 2 == 0 ? .connection(value) : .timeWait(value), hash: hash)
+                table.remove(Self.kind(value), hash: hash)
                 model[value] = nil
             }
         }
@@ -23,8 +23,16 @@ import Testing
         for (value, hash) in model {
             var cursor = table.cursor(hash)
             var found = false
-            while let flow = table.next(&cursor) { found = found || flow == (value % 2 == 0 ? .connection(value) : .timeWait(value)) }
+            while let flow = table.next(&cursor) { found = found || flow == Self.kind(value) }
             #expect(found, "seed \(seed)")
+        }
+    }
+
+    private static func kind(_ number: Int) -> FlowTable.Flow {
+        switch number % 3 {
+        case 0: .connection(number)
+        case 1: .timeWait(number)
+        default: .halfOpen(number)
         }
     }
 

@@ -17,7 +17,7 @@ package struct KakuremichiCommand: AsyncParsableCommand {
         version: version,
         subcommands: [
             GatewayCommand.self, AgentCommand.self, StatusCommand.self, InitCommand.self, KeysCommand.self, EchoCommand.self,
-            DialCommand.self, WGCommand.self, VectorsCommand.self,
+            DialCommand.self, CaptureCommand.self, WGCommand.self, VectorsCommand.self,
         ])
 
     package init() {}

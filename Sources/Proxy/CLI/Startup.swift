@@ -59,6 +59,28 @@ extension ConfigurationInput {
     }
 }
 
+extension AdminSocket {
+    /// The socket of the one process that is meant.
+    /// - Parameter state: its state directory; `nil` is that of the only role of this user that has a socket.
+    static func only(_ state: String?, environment: [String: String]) throws -> String {
+        if let state { return StateDirectory.adminSocket(in: state) }
+        let directories = Role.allCases.compactMap { StateDirectory.defaultPath(role: $0, environment: environment) }
+        guard !directories.isEmpty else { throw CommandFailure("neither XDG_STATE_HOME nor HOME is set; give --state DIR") }
+        // A process that was killed leaves its socket behind.
+        let answering = directories.map(StateDirectory.adminSocket).filter { path in
+            guard let descriptor = try? UAPIClient.connect(path) else { return false }
+            Glibc.close(descriptor)
+            return true
+        }
+        guard answering.count <= 1 else { throw CommandFailure("several processes run; name one by --state DIR") }
+        guard let path = answering.first else {
+            let places = directories.map { LogText.escape($0) }.joined(separator: ", ")
+            throw CommandFailure("no process answers in \(places); start one, or give its --state DIR")
+        }
+        return path
+    }
+}
+
 /// A command that cannot do what it was asked, with the next step.
 struct CommandFailure: Error, CustomStringConvertible {
     let description: String

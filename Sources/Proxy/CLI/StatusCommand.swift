@@ -11,6 +11,7 @@ struct StatusCommand: AsyncParsableCommand {
               kakuremichi status
               kakuremichi status --state ./state --json
               kakuremichi status --state ./state --metrics
+              kakuremichi status --connections
             """)
 
     @Option(help: ArgumentHelp("State directory of the process. (default: those of all roles of this user)", valueName: "dir"))
@@ -22,8 +23,15 @@ struct StatusCommand: AsyncParsableCommand {
     @Flag(help: "Prints metrics in Prometheus' text format instead; needs --state if several processes run.")
     var metrics = false
 
+    @Flag(
+        help: """
+            Shows the TCP connections inside the tunnel instead, \(ConnectionList.limit) at most: first those for whom most waits.
+            """)
+    var connections = false
+
     func validate() throws {
         if json, metrics { throw ValidationError("give --json or --metrics, not both") }
+        if connections, metrics { throw ValidationError("give --connections or --metrics, not both") }
     }
 
     func run() async throws {
@@ -38,7 +46,8 @@ struct StatusCommand: AsyncParsableCommand {
             let answer: [UInt8]
             do {
                 answer = try await AdminClient.ask(
-                    AdminRequest(verb: metrics ? "metrics" : "status"), at: path, group: MultiThreadedEventLoopGroup.singleton)
+                    AdminRequest(verb: metrics ? "metrics" : connections ? "connections" : "status"), at: path,
+                    group: MultiThreadedEventLoopGroup.singleton)
             } catch let fault as AdminFault {
                 throw CommandFailure("\(LogText.escape(path)): \(fault)")
             } catch {
@@ -51,6 +60,8 @@ struct StatusCommand: AsyncParsableCommand {
                 print(try JSONDecoder().decode([String: String].self, from: Data(answer))["metrics"] ?? "", terminator: "")
             } else if json {
                 print(String(decoding: answer, as: UTF8.self))
+            } else if connections {
+                print(try JSONDecoder().decode(ConnectionList.self, from: Data(answer)).text, terminator: "")
             } else {
                 print(try JSONDecoder().decode(Status.self, from: Data(answer)).table, terminator: "")
             }

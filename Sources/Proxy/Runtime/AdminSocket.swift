@@ -23,10 +23,12 @@ package struct AdminFault: Codable, Error, Sendable, Equatable, CustomStringConv
 }
 
 /// The Unix socket on which a running process answers its owner and root, nobody else: mode 0600 and the kernel's word on who asks.
-/// One request a connection; its size and time are bounded.
+/// One request a connection; its size and time are bounded, but for a stream's time, which its verb bounds.
 package final class AdminSocket: Sendable {
     /// Gives the answer as JSON.
     package typealias Verb = @Sendable (AdminRequest) async throws -> [UInt8]
+    /// Answers with a stream, whose first line is JSON; it has not begun if the verb throws.
+    package typealias StreamVerb = @Sendable (AdminRequest, AdminStream) async throws -> Void
 
     package static let maximumRequest = 64 * 1024
     package static let timeLimit = TimeAmount.seconds(5)
@@ -57,22 +59,31 @@ package final class AdminSocket: Sendable {
     }
 
     /// Adds a verb, or replaces it.
-    package func register(_ name: String, _ verb: @escaping Verb) { verbs.set(name, verb) }
+    package func register(_ name: String, _ verb: @escaping Verb) { verbs.set(name, .answer(verb)) }
+
+    /// Adds a verb that answers with a stream, or replaces it.
+    package func registerStream(_ name: String, _ verb: @escaping StreamVerb) { verbs.set(name, .stream(verb)) }
 
     package func close() async { await socket.close() }
 }
 
 /// The verbs of one socket and how many connections it has.
 private final class VerbTable: Sendable {
-    private let verbs = Mutex<[String: AdminSocket.Verb]>([:])
+    enum Entry: Sendable {
+        case answer(AdminSocket.Verb)
+        case stream(AdminSocket.StreamVerb)
+    }
+
+    private let verbs = Mutex<[String: Entry]>([:])
     let connections = ConnectionCount(limit: AdminSocket.maximumConnections)
     let timeLimit: TimeAmount
 
     init(timeLimit: TimeAmount) { self.timeLimit = timeLimit }
 
-    func set(_ name: String, _ verb: @escaping AdminSocket.Verb) { verbs.withLock { $0[name] = verb } }
+    func set(_ name: String, _ verb: Entry) { verbs.withLock { $0[name] = verb } }
 
-    func answer(_ line: [UInt8]) async -> [UInt8] {
+    /// - Returns: the answer; `nil` if `stream` has taken over.
+    func answer(_ line: [UInt8], stream: () -> AdminStream) async -> [UInt8]? {
         guard let request = try? JSONDecoder().decode(AdminRequest.self, from: Data(line)) else {
             return fault("the request is not one JSON object with a \"verb\"")
         }
@@ -81,7 +92,12 @@ private final class VerbTable: Sendable {
             return fault("there is no verb \"\(LogText.escape(request.verb, limit: 64))\"; use one of \(known)")
         }
         do {
-            return try await verb(request)
+            switch verb {
+            case .answer(let verb): return try await verb(request)
+            case .stream(let verb):
+                try await verb(request, stream())
+                return nil
+            }
         } catch {
             return fault("\(error)")
         }
@@ -98,7 +114,8 @@ private final class AdminHandler: ChannelInboundHandler {
     private enum State {
         case checking
         case reading
-        case answering
+        /// The promise is kept when the client says anything more, which ends a stream.
+        case answering(ended: EventLoopPromise<Void>)
         case closed
     }
 
@@ -130,13 +147,15 @@ private final class AdminHandler: ChannelInboundHandler {
             guard line.count + buffer.readableBytes <= AdminSocket.maximumRequest else { return context.close(promise: nil) }
             line += buffer.readBytes(length: buffer.readableBytes) ?? []
             answerIfComplete(context)
-        case .answering, .closed: break
+        case .answering(let ended): ended.succeed()
+        case .closed: break
         }
     }
 
     func channelInactive(context: ChannelHandlerContext) {
         timeout?.cancel()
         if case .closed = state { return }
+        if case .answering(let ended) = state { ended.succeed() }
         state = .closed
         verbs.connections.leave()
     }
@@ -145,9 +164,17 @@ private final class AdminHandler: ChannelInboundHandler {
 
     private func answerIfComplete(_ context: ChannelHandlerContext) {
         guard case .reading = state, let end = line.firstIndex(of: 0x0A) else { return }
-        state = .answering
+        let ended = context.eventLoop.makePromise(of: Void.self)
+        state = .answering(ended: ended)
         let (request, verbs, channel) = (Array(line[..<end]), verbs, context.channel)
-        channel.eventLoop.makeFutureWithTask { await verbs.answer(request) }.whenSuccess { answer in
+        let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
+        channel.eventLoop.makeFutureWithTask {
+            await verbs.answer(request) { AdminStream(channel, ended: ended.futureResult, timeLimit: verbs.timeLimit) }
+        }.whenSuccess { answer in
+            guard let answer else {
+                bound.value.timeout?.cancel()
+                return
+            }
             channel.writeAndFlush(ByteBuffer(bytes: answer + [0x0A])).whenComplete { _ in channel.close(promise: nil) }
         }
     }

@@ -75,7 +75,8 @@ extension WireGuardInterface {
         }.flatMapErrorThrowing { error in
             switch error as? TunnelError {
             case .refused, .reset: true
-            case .timedOut, .unreachable, .aborted, .noSourceAddress, .unavailable, .messageTooLarge, .queueFull, .interfaceClosed, .outOfMemory,
+            case .timedOut, .unreachable, .aborted, .noSourceAddress, .unavailable, .messageTooLarge, .queueFull, .interfaceClosed,
+                .outOfMemory,
                 nil:
                 false
             }

@@ -4,6 +4,7 @@ import Logging
 import NIOCore
 import NIOPosix
 import NIOWireGuard
+import Synchronization
 import TCPStack
 
 /// `kakuremichi dial`: joins standard input and output to one TCP connection in the tunnel. The end of the input is sent as the end
@@ -42,7 +43,13 @@ enum DialNode {
         try await channel.executeThenClose { inbound, outbound in
             try await withThrowingTaskGroup(of: Void.self) { tasks in
                 tasks.addTask {
-                    while let bytes = try await readInput() { try await outbound.write(bytes) }
+                    // When the other direction fails, nobody waits for more input.
+                    let isOver = Atomic(false)
+                    try await withTaskCancellationHandler {
+                        while let bytes = try await readInput(until: isOver) { try await outbound.write(bytes) }
+                    } onCancel: {
+                        isOver.store(true, ordering: .relaxed)
+                    }
                     outbound.finish()
                 }
                 tasks.addTask {
@@ -54,8 +61,11 @@ enum DialNode {
     }
 
     /// `nil` at the end of the input.
-    private static func readInput() async throws -> ByteBuffer? {
-        try await NIOThreadPool.singleton.runIfActive {
+    private static func readInput(until isOver: borrowing Atomic<Bool>) async throws -> ByteBuffer? {
+        while try await !isInputReady() {
+            guard !isOver.load(ordering: .relaxed) else { throw CancellationError() }
+        }
+        return try await NIOThreadPool.singleton.runIfActive {
             var bytes = [UInt8](repeating: 0, count: chunk)
             while true {
                 let count = read(STDIN_FILENO, &bytes, bytes.count)
@@ -63,6 +73,14 @@ enum DialNode {
                 guard count >= 0 else { throw FileError(path: "standard input", problem: .system(.reading, errno)) }
                 return count == 0 ? nil : ByteBuffer(bytes: bytes[..<count])
             }
+        }
+    }
+
+    /// Waits a moment for input, or for its end.
+    private static func isInputReady() async throws -> Bool {
+        try await NIOThreadPool.singleton.runIfActive {
+            var descriptor = pollfd(fd: STDIN_FILENO, events: Int16(POLLIN), revents: 0)
+            return poll(&descriptor, 1, 200) != 0
         }
     }
 

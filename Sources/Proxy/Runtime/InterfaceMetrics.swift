@@ -32,11 +32,7 @@ extension MetricsText {
         for (reason, count) in status.drops(of: "tcp/ip ") {
             sample("kakuremichi_tcpip_dropped_packets_total", [("reason", reason)], count)
         }
-        family("kakuremichi_tcp_connections", .gauge, "TCP connections in the tunnel.")
-        sample("kakuremichi_tcp_connections", [("state", "open")], UInt64(clamping: status.tcpConnections))
-        sample("kakuremichi_tcp_connections", [("state", "time_wait")], UInt64(clamping: status.timeWaitConnections))
-        single(
-            "kakuremichi_tcp_buffered_bytes", .gauge, "Bytes in the buffers of TCP connections.", UInt64(clamping: status.bufferedBytes))
+        add(status.tcp)
         family("kakuremichi_udp_datagrams_total", .counter, "Datagrams of the WireGuard sockets.")
         sample("kakuremichi_udp_datagrams_total", [("direction", "receive")], UInt64(clamping: status.datagramsReceived))
         sample("kakuremichi_udp_datagrams_total", [("direction", "send")], UInt64(clamping: status.datagramsSent))

@@ -132,7 +132,16 @@ final class RunningInterface: Sendable {
         admin?.register("metrics") { _ in
             Array(try JSONEncoder().encode(["metrics": String(decoding: try await text(), as: UTF8.self)]))
         }
+        admin?.register("connections") { [self] _ in
+            let (connections, more) = try await interface.connections(limit: ConnectionList.limit).get()
+            let list = ConnectionList(
+                role: role.rawValue, processID: Int(getpid()), connections: connections.map(ConnectionList.Connection.init), more: more)
+            return Array(try JSONEncoder().encode(list))
+        }
         admin?.register("forget-timestamp") { [self] request in try await forgetTimestamp(request.arguments?["peer"] ?? "") }
+        admin?.registerStream(CaptureVerb.name) { [interface, logger] request, stream in
+            try await CaptureVerb.run(request, stream, interface: interface, logger: logger)
+        }
         metricsListener?.serve(metrics: text, status: status)
     }
 
@@ -185,9 +194,14 @@ final class RunningInterface: Sendable {
         await uapi?.close()
         await admin?.close()
         await metricsListener?.close()
+        // What has been taken from an application is delivered: its connections are closed, their last bytes may be under way.
+        try? await interface.drain(within: Self.drainLimit).get()
         try? await interface.close().get()
         timestamps?.save()
     }
+
+    /// A peer that takes the last bytes of a connection slowly has so long for them.
+    static let drainLimit = TimeAmount.seconds(10)
 }
 
 extension InterfaceSettings {

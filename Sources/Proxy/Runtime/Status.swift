@@ -152,7 +152,7 @@ extension Status {
             }
     }
 
-    private static func span(_ seconds: Int) -> String {
+    static func span(_ seconds: Int) -> String {
         let seconds = max(0, seconds)
         if seconds < 60 { return "\(seconds) s" }
         if seconds < 3600 { return "\(seconds / 60) min \(seconds % 60) s" }
@@ -165,7 +165,7 @@ extension Status {
         seconds < 60 ? "\((seconds * 1000).rounded() / 1000) s" : span(Int(min(seconds, 1e15)))
     }
 
-    private static func size(_ bytes: UInt64) -> String {
+    static func size(_ bytes: UInt64) -> String {
         let units = ["B", "KiB", "MiB", "GiB", "TiB"]
         var (value, unit) = (Double(bytes), 0)
         while value >= 1024, unit < units.count - 1 {

@@ -91,7 +91,7 @@ package struct UAPIClient: Sendable {
         return names
     }
 
-    private static func connect(_ path: String) throws(Failure) -> CInt {
+    static func connect(_ path: String) throws(Failure) -> CInt {
         guard path.utf8.count <= OwnerSocket.maximumPath else { throw .system(ENAMETOOLONG) }
         let descriptor = socket(AF_UNIX, CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0)
         guard descriptor >= 0 else { throw .system(errno) }

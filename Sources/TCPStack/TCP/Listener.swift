@@ -10,6 +10,8 @@ struct Listener {
     let options: ConnectionOptions
     /// Connections in SYN-RECEIVED.
     var halfOpen = 0
+    /// Until then a cookie that was sent from here may come back.
+    var cookiesUntil = Instant(nanoseconds: 0)
     /// Established connections whose `.accepted` event has not been taken.
     var waiting = 0
 

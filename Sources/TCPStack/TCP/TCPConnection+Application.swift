@@ -113,6 +113,14 @@ extension TCPConnection {
         return closeReason != .finished || flags.contains(.applicationClosed) || rcv.readable == 0
     }
 
+    /// The application has closed, and the peer does not have all of it yet.
+    var isLingering: Bool {
+        switch state {
+        case .finWait1, .closing, .lastAck: flags.contains(.applicationClosed)
+        case .synSent, .synReceived, .established, .finWait2, .closeWait, .timeWait, .closed: false
+        }
+    }
+
     /// Unread bytes up to the end of urgent data (RFC 9293 MUST-33).
     var urgentBytes: Int {
         flags.contains(.receivesUrgent) ? max(0, rcv.readable + rcv.nxt.distance(to: rcvUrgent)) : 0

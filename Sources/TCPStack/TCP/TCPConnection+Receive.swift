@@ -273,8 +273,10 @@ extension TCPConnection {
             flags.remove(.hasSmallSegment)
         }
         let hadHoles = rcv.hasHoles
+        let next = rcv.nxt
         switch rcv.accept(text.extracting(start..<end), at: sequence + start) {
         case .inOrder:
+            counters.bytesReceived &+= UInt64(next.distance(to: rcv.nxt))
             events.insert(.readable)
             if hadHoles || start > 0 || end < text.byteCount { pending.insert(.acknowledgment) }
         case .early: pending.insert(.acknowledgment)

@@ -62,6 +62,7 @@ extension TCPConnection {
         options.isSACKPermitted = !isAnswer || isSACKPermitted
         if !isAnswer || hasTimestamps { options.timestamps = .init(value: timestamp(now), echoReply: isAnswer ? tsRecent : 0) }
         if synTransmissions < .max { synTransmissions += 1 }
+        if synTransmissions > 1 { counters.retransmittedSegments &+= 1 }
         snd.nxt = snd.iss + 1
         lastDataSent = now
         if synTransmissions == 1 { unackedSince = now }
@@ -110,6 +111,7 @@ extension TCPConnection {
     private mutating func resend(_ index: Int, into packet: inout MutableRawSpan, at offset: Int, now: Instant) -> Range<Int> {
         let segment = scoreboard[index]
         scoreboard.resent(index, now: now)
+        counters.retransmittedSegments &+= 1
         if index == 0 || timers.retransmit == .distantFuture { armRetransmit(now: now) }
         lastDataSent = now
         pacer.sent(Int(segment.length), cwnd: congestion.cwnd, isInSlowStart: congestion.isInSlowStart, srtt: rtt.srtt, now: now)
@@ -174,6 +176,7 @@ extension TCPConnection {
         }
         scoreboard.append(start: sequence, length: length, sentAt: now, flags: boardFlags)
         snd.nxt += length
+        counters.bytesSent &+= UInt64(count)
         lastDataSent = now
         pacer.sent(count, cwnd: congestion.cwnd, isInSlowStart: congestion.isInSlowStart, srtt: rtt.srtt, now: now)
         // A probe is due so long after the last of them, a timeout after the first.

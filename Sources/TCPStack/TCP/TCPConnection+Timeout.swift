@@ -71,6 +71,7 @@ extension TCPConnection {
             // What drops a SYN for its ECN bits shall not cut us off (RFC 3168 §6.1.1.1).
             if !isPassive { flags.remove(.wantsECN) }
             rtt.timedOut()
+            counters.timeouts &+= 1
             pending.insert(.syn)
             flags.insert(.needsPoll)
             return
@@ -81,6 +82,7 @@ extension TCPConnection {
         let isAnswered = snd.wnd == 0 && now.since(lastHeard) < limits.userTimeout
         if !isAnswered, recovery.timeouts >= Self.maximumTimeouts || now.since(unackedSince) >= limits.userTimeout { return giveUp() }
         rtt.timedOut()
+        counters.timeouts &+= 1
         congestion.timedOut(flightSize: flightSize, isRepeated: recovery.timeouts > 0)
         congestionMark = snd.nxt
         recovery.timeouts += 1
@@ -114,7 +116,8 @@ extension TCPConnection {
     private mutating func keepaliveTimedOut(now: Instant) {
         timers.keepalive = .distantFuture
         guard let interval = limits.keepalive, state.isSynchronized else { return }
-        let due = lastHeard.after(keepaliveProbesSent == 0 ? interval : min(interval, .seconds(75)) * (Int(keepaliveProbesSent) + 1))
+        let spacing = keepaliveSpacing(interval)
+        let due = lastHeard.after(interval + spacing * Int(keepaliveProbesSent))
         if due > now {
             timers.keepalive = due
             return
@@ -123,7 +126,15 @@ extension TCPConnection {
         keepaliveProbesSent += 1
         pending.insert(.keepaliveProbe)
         flags.insert(.needsPoll)
-        timers.keepalive = now.after(min(interval, .seconds(75)))
+        timers.keepalive = now.after(spacing)
+    }
+
+    /// Between probes that are not answered: so that silence ends the connection with the user timeout, if that is longer than the
+    /// interval (RFC 5482 §3 lets it govern keepalives too), else 75 s as in kernels.
+    private func keepaliveSpacing(_ interval: Interval) -> Interval {
+        guard interval < limits.userTimeout else { return min(interval, .seconds(75)) }
+        let rest = Interval(nanoseconds: limits.userTimeout.nanoseconds - interval.nanoseconds)
+        return max(.seconds(1), min(min(interval, .seconds(75)), rest / Int64(max(1, limits.keepaliveProbes))))
     }
 
     private mutating func giveUp() {
@@ -136,7 +147,8 @@ extension TCPConnection {
     /// Starts the retransmission timer, or in its place that of a tail loss probe. The user timeout cuts the back-off short.
     mutating func armRetransmit(now: Instant) {
         timers.purpose = .timeout
-        var delay = rtt.rto
+        // Far apart, tries would miss that the path is back until the user timeout strikes.
+        var delay = state.isSynchronized ? min(rtt.rto, max(limits.userTimeout / 8, .seconds(1))) : rtt.rto
         if let probe = lossProbeDelay, probe < delay {
             delay = probe
             timers.purpose = .lossProbe

@@ -68,6 +68,7 @@ struct TCPConnection: ~Copyable {
     var lastHeard: Instant
     var lastDataSent = Instant(nanoseconds: 0)
     var openedAt: Instant
+    var counters = Counters()
     /// What the stack has counted of this connection's bytes.
     var accountedBytes = 0
     var accountedMemory = 0
@@ -191,6 +192,16 @@ extension TCPConnection {
         var bufferIdleTime: Interval { .milliseconds(Int(idleMilliseconds)) }
 
         private static func milliseconds(_ duration: Duration) -> UInt32 { UInt32(clamping: duration.inNanoseconds / 1_000_000) }
+    }
+
+    /// What is only counted.
+    struct Counters {
+        /// Bytes of text, each once.
+        var bytesSent: UInt64 = 0
+        /// Bytes of text taken in order.
+        var bytesReceived: UInt64 = 0
+        var retransmittedSegments: UInt32 = 0
+        var timeouts: UInt32 = 0
     }
 
     /// Each timer's moment; `.distantFuture` is off.

@@ -1,4 +1,4 @@
-/// The states of RFC 9293 §3.3.2. LISTEN is a `Listener`; CLOSED is a connection whose ID awaits its last event.
+/// The states of a connection: those of RFC 9293 §3.3.2. LISTEN is a `Listener`; CLOSED is a connection whose ID awaits its last event.
 ///
 /// ```
 ///              connect                       SYN to a listener
@@ -13,7 +13,7 @@
 ///                   └─► TIME-WAIT          CLOSED
 /// ```
 /// The URG pointer is not interpreted: urgent data is delivered in line (RFC 9293 §3.8.5 allows nothing else to be useful).
-package enum TCPState: Sendable, Equatable {
+public enum TCPState: Int, CaseIterable, Sendable, Equatable {
     case synSent
     case synReceived
     case established

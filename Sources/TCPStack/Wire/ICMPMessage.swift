@@ -84,6 +84,19 @@ package enum ICMPMessage: Equatable, Sendable {
         )
     }
 
+    /// Whether `payload`, which follows `header`, is an ICMP error or redirect. What is too short to tell counts as one.
+    package static func isError(_ payload: RawSpan, header: IPHeader) -> Bool {
+        switch header.upperProtocol {
+        case .icmp:
+            guard payload.byteCount >= 1 else { return true }
+            return [3, 4, 5, 11, 12].contains(payload.byte(at: 0))
+        case .icmpV6:
+            guard payload.byteCount >= 1 else { return true }
+            return payload.byte(at: 0) < 128 || payload.byte(at: 0) == 137
+        default: return false
+        }
+    }
+
     package static let headerLength = 8
     /// 1 and 58: protocol numbers of ICMP and ICMPv6.
     package static func ipProtocol(_ family: IPAddress.Family) -> IPProtocol { family == .v4 ? .icmp : .icmpV6 }

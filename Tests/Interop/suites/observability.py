@@ -114,6 +114,45 @@ class SUITE(Suite):
         check_equal(result.returncode, 1, "exit code")
         check("not a loopback address" in result.stderr, result.stderr)
 
+    def connections(self, node):
+        result = self.program.run(self.lab, ["status", "--connections", "--json", "--state", node.state])
+        check_equal(result.returncode, 0, f"exit code ({result.stderr.strip()})")
+        return json.loads(result.stdout)["connections"]
+
+    @test
+    def a_slow_download_is_seen_on_both_sides(self):
+        with self.edge.open_tls(APP) as client:
+            client.sendall(f"GET /endless/slow HTTP/1.1\r\nHost: {APP}\r\n\r\n".encode())
+            check(client.recv(1000).startswith(b"HTTP/1.1 200"), "no answer")
+
+            def busy(node, direction, moved, waiting):
+                return [
+                    one for one in self.connections(node)
+                    if one["direction"] == direction and one[moved] > 1_000_000 and one[waiting] > 0]
+
+            # Nobody reads: everything fills up on the way.
+            received = wait_until(lambda: busy(self.gateway, "out", "bytesReceived", "unread"), 20, "the gateway's side fills up")
+            sent = wait_until(lambda: busy(self.agent, "in", "bytesSent", "unacknowledged"), 20, "the agent's side fills up")
+            check_equal((len(received), len(sent)), (1, 1), "busy connections")
+            received, sent = received[0], sent[0]
+            check_equal((received["remote"], received["local"]), (sent["local"], sent["remote"]), "both ends")
+            check_equal(received["peer"], self.gateway.status()["peers"][0]["publicKey"], "peer")
+            for one in (received, sent):
+                check_equal((one["state"], one["mss"], one["congestion"]), ("ESTABLISHED", 1368, "cubic"), "state, MSS and algorithm")
+                check(0 < one["srtt"] < 5 and one["minimumRTT"] <= one["srtt"] * 4, f"round-trip times {one}")
+                check(0.2 <= one["rto"] <= 60 and one["cwnd"] >= one["mss"], f"RTO and cwnd: {one}")
+                check(0 <= one["silence"] <= one["age"] + 1 and one["age"] < 120, f"times {one}")
+            check(received["bytesSent"] < 5000, f"the gateway's end: {received}")
+            check(sent["unsent"] <= sent["unacknowledged"], f"the agent's end: {sent}")
+            table = self.program.run(self.lab, ["status", "--connections", "--state", self.agent.state]).stdout
+            check("ESTABLISHED  10.1.0.2:80 <- 10.1.0.254:" in table and "cubic, " in table, table)
+            samples = self.parse(self.curl("/metrics")[0])
+            check(samples[("kakuremichi_tcp_connections", 'state="established"')] >= 1, "connections in the metrics")
+            check(samples[("kakuremichi_tcp_bytes_total", 'direction="receive"')] > 1_000_000, "bytes in the metrics")
+            check(samples[("kakuremichi_tcp_buffer_memory_bytes", None)] > 0, "memory of buffers in the metrics")
+        wait_until(
+            lambda: not [one for one in self.connections(self.agent) if one["bytesSent"] > 1_000_000], 20, "the connection is gone")
+
     def replay(self):
         """An old initiation from another address; returns what `status` says then."""
         stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -68,9 +68,12 @@ class SUITE(Suite):
 
     @test
     def echo_requests_are_answered(self):
+        self.ping("56", "1300")
+
+    def ping(self, *sizes):
         for address in ("10.1.0.2", "fd00::2"):
-            for size in ("56", "1300"):
-                result = self.stock.space.run("ping", "-n", "-c", "3", "-i", "0.2", "-W", "2", "-s", size, address)
+            for size in sizes:
+                result = self.stock.space.run("ping", "-n", "-M", "dont", "-c", "3", "-i", "0.2", "-W", "2", "-s", size, address)
                 check(result.returncode == 0 and "3 received" in result.stdout, f"ping -s {size} {address}: {result.stdout}{result.stderr}")
 
     @test
@@ -95,6 +98,8 @@ class SUITE(Suite):
         self.stock.start()
         wait_until(lambda: self.is_served("http://[fd00::2]/"), 35, "served again after the stock peer's restart", interval=0.2)
         download(HOST, "http://[fd00::2]/bytes/5000000", 5_000_000, self.stock.space.name)
+        # The kernel cuts these in two; the answers fit our MTU.
+        self.ping("1300", "1350")
 
     @test
     def a_moved_agent_is_back_with_its_first_packet(self):

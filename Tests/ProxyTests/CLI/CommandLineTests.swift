@@ -14,8 +14,11 @@ import Testing
             "dial --wg f 10.1.0.2:7",
             "agent --wg f --target t:1 --interface wg0", "wg", "wg show", "wg show wg0", "wg show all dump", "wg show interfaces",
             "wg showconf wg0", "wg set wg0 peer K allowed-ips -10.0.0.1/32 persistent-keepalive 25", "wg setconf wg0 f", "wg addconf wg0 f",
-            "wg syncconf wg0 f", "wg forget-timestamp K --state d", "status", "status --json --state d",
+            "wg syncconf wg0 f", "wg forget-timestamp K --state d", "status", "status --json --state d", "status --connections",
+            "status --connections --json --state d",
             "init --domain a.b --endpoint h:1 --out d", "keys", "keys f", "keys --private",
+            "capture --out f",
+            "capture --out - --filter 10.1.0.2 --filter 80 --state d --count 1 --duration 5m --max-size 64M --snaplen 96",
         ])
     func documented(line: String) { #expect(parses(line.split(separator: " ").map(String.init))) }
 
@@ -29,6 +32,12 @@ import Testing
 
     @Test(
         "what does not exist is refused",
-        arguments: ["gateway --nope", "dial --wg f nowhere", "dial --wg f 10.1.0.2", "echo", "keys f --psk", "nope"])
+        arguments: [
+            "gateway --nope", "dial --wg f nowhere", "dial --wg f 10.1.0.2", "echo", "keys f --psk", "nope",
+            "status --connections --metrics", "capture", "capture --out f --filter x", "capture --out f --duration 25h",
+            "capture --out f --duration 0",
+            "capture --out f --max-size 1", "capture --out f --max-size 99999999999999999999G", "capture --out f --snaplen 0",
+            "capture --out f --count 0",
+        ])
     func refused(line: String) { #expect(!parses(line.split(separator: " ").map(String.init))) }
 }

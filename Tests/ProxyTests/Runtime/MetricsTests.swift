@@ -28,6 +28,27 @@ import WGUserspace
                 """)
     }
 
+    @Test("TCP's totals: every state is there, and counters end in _total")
+    func tcpTotals() {
+        var status = InterfaceStatus()
+        status.tcp.connections[2] = 7
+        status.tcp.segmentsSent = 8
+        status.tcp.halfOpen = 9
+        status.tcp.bufferMemory = 10
+        var text = MetricsText()
+        text.add(status)
+        for line in [
+            #"kakuremichi_tcp_connections{state="established"} 7"#, #"kakuremichi_tcp_connections{state="time_wait"} 0"#,
+            #"kakuremichi_tcp_segments_total{direction="send"} 8"#, "kakuremichi_tcp_half_open_connections 9",
+            "kakuremichi_tcp_buffer_memory_bytes 10", "kakuremichi_tcp_retransmission_timeouts_total 0",
+            #"kakuremichi_tcp_opened_connections_total{direction="passive"} 0"#,
+        ] { #expect(text.text.contains("\n\(line)\n"), "\(line)") }
+        #expect(text.text.split(separator: "\n").count { $0.hasPrefix("kakuremichi_tcp_connections{") } == 10)
+        for line in text.text.split(separator: "\n") where line.hasPrefix("# TYPE kakuremichi_tcp") {
+            #expect(line.hasSuffix(" counter") == line.contains("_total "), "\(line)")
+        }
+    }
+
     @Test("10,000 peers: the snapshot holds the interface's loop for milliseconds only")
     func manyPeers() async throws {
         let peers = (0..<10_000).map { index in
