@@ -22,6 +22,8 @@ struct StackScript: ~Copyable {
     /// What the peer has sent last, to be sent again.
     private var history: [[UInt8]] = []
     private var lastPacket: [UInt8] = []
+    /// The first sequence number of what `id` reads; another connection may follow on its ports before all is read.
+    private var readFrom: UInt32 = 0
     private var bytesRead = 0
     private var bytesWritten = 0
 
@@ -109,6 +111,7 @@ struct StackScript: ~Copyable {
     private mutating func open(_ choice: UInt8) {
         connection = Peer()
         (bytesRead, bytesWritten) = (0, 0)
+        readFrom = connection.iss &+ 1
         id = nil
         history = []
         var options = TCPOptions()
@@ -154,7 +157,8 @@ struct StackScript: ~Copyable {
         if choice & 4 != 0 { options.isSACKPermitted = true }
         if choice & 8 != 0 { options.timestamps = .init(value: clock &+ offset(choice), echoReply: connection.echo ?? 0) }
         if choice & 16 != 0 { options.sack.append(SequenceRange(SequenceNumber(ack), SequenceNumber(ack &+ UInt32(choice)))) }
-        let text = (0..<count).map { Self.pattern(seq &+ UInt32($0)) }
+        let start = seq &+ (flags.contains(.syn) ? 1 : 0)
+        let text = (0..<count).map { Self.pattern(start &+ UInt32($0)) }
         send(
             flags, seq: seq, ack: flags.contains(.ack) ? ack : nil, window: window, text: text, options: options, isPlain: choice & 32 != 0)
         // What fits was taken; going on behind it keeps the script deep.
@@ -285,7 +289,8 @@ struct StackScript: ~Copyable {
             count = (try? stack.read(id, into: &bytes, now: now)) ?? 0
         }
         for place in 0..<count {
-            precondition(buffer[place] == Self.pattern(connection.iss &+ UInt32(bytesRead + place + 1)), "byte \(bytesRead + place) is not what was sent")
+            precondition(
+                buffer[place] == Self.pattern(readFrom &+ UInt32(bytesRead + place)), "byte \(bytesRead + place) is not what was sent")
         }
         bytesRead += count
     }
@@ -300,6 +305,7 @@ struct StackScript: ~Copyable {
                 guard stack.endpoints(of: accepted)?.remote.port == remotePort else { break }
                 id = accepted
                 (bytesRead, bytesWritten) = (0, 0)
+                readFrom = connection.iss &+ 1
             case .closed(let closed, _): if closed == id { id = nil }
             case .connected, .readable, .writable, .urgent, .inputClosed: break
             case .datagrams, .udpWritable, .udpError, .udpClosed: break
