@@ -157,7 +157,8 @@ extension Stack {
             return refuse(.port, packet, header: ip, now: now)
         }
         let data = datagram.extracting(UDPHeader.size..<header.length)
-        guard udp.sockets[index].incoming.append(data, local: ip.destination, remote: remote) else {
+        // Datagrams may be lost; connections must not be reset for them.
+        guard !isShortOfMemory, udp.sockets[index].incoming.append(data, local: ip.destination, remote: remote) else {
             return drops.count(.receiveQueueFull)
         }
         udp.sockets[index].events.insert(.datagrams)

@@ -157,6 +157,43 @@ import Testing
         #expect(script.congestionWindow(id) >= before)
     }
 
+    @Test("a peer that answers every copy with a shut window can go on so for hours") func shutForHours() throws {
+        let (script, id) = try begin()
+        script.write(id, filled(3000, with: 1))
+        _ = script.all()
+        for _ in 0..<2000 {
+            script.advance(by: .seconds(10))
+            for _ in script.all() { script.send(.ack, seq: 1001, ack: 5001, window: 0) }
+        }
+        #expect(script.isAlive(id) && script.events().isEmpty)
+        // Nobody waits any more, so there is an end.
+        script.stack.close(id, now: script.now)
+        for _ in 0..<100 where script.isAlive(id) {
+            script.advance(by: .seconds(10))
+            for _ in script.all() { script.send(.ack, seq: 1001, ack: 5001, window: 0) }
+        }
+        #expect(script.events() == [.closed(id, .timedOut)])
+    }
+
+    @Test("a loss is sent again though none has been for 2 GB") func lateLoss() throws {
+        var board = SACKScoreboard()
+        let moment = Instant(nanoseconds: 5)
+        var start = SequenceNumber(1000)
+        // The board never empties: one segment of 1 MB always stays.
+        board.append(start: start, length: 1 << 20, sentAt: moment)
+        for _ in 0..<2100 {
+            let next = start + (1 << 20)
+            board.append(start: next, length: 1 << 20, sentAt: moment)
+            var delivery = Delivery(now: moment)
+            board.acknowledge(upTo: next, delivery: &delivery)
+            start = next
+        }
+        board.append(start: start + (1 << 20), length: 1 << 20, sentAt: moment)
+        _ = board.markFirstLost()
+        let next = board.nextLost()
+        #expect(next == 0)
+    }
+
     @Test("a packet that waited for a session measures no round trip") func heldBack() throws {
         let script = TCPScript()
         let id = try script.stack.connect(from: script.local, to: SocketEndpoint(script.remote, port: 80), now: script.now)

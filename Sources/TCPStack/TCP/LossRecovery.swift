@@ -105,6 +105,9 @@ package struct LossRecovery: Sendable {
         return unclaimedCopies == 0
     }
 
+    /// The window has been reduced for another reason: what was before it is no longer to be had back.
+    package mutating func settle() { canUndo = false }
+
     /// The recovery was in vain and has been taken back.
     package mutating func takeBack() {
         if !isOpen { end() }

@@ -184,7 +184,8 @@ package struct SACKScoreboard: ~Copyable {
     /// The lowest segment that waits to be sent again.
     package mutating func nextLost() -> Int? {
         guard lostBytes > 0 else { return nil }
-        var index = firstIndex(startingAtOrAfter: resendHint)
+        // The hint may be from so long ago that it has wrapped.
+        var index = firstIndex(startingAtOrAfter: SequenceNumber.later(resendHint, self[0].start))
         while index < count {
             if self[index].flags.contains(.lost) {
                 resendHint = self[index].start
@@ -216,7 +217,6 @@ package struct SACKScoreboard: ~Copyable {
     package mutating func resegment(mss: Int) {
         guard count > 0, mss > 0 else { return }
         let old = (0..<count).map { self[$0] }
-        let hint = resendHint
         removeAll()
         for segment in old {
             let text = Int(segment.length) - (segment.flags.contains(.fin) ? 1 : 0)
@@ -239,7 +239,7 @@ package struct SACKScoreboard: ~Copyable {
                 left -= length
             } while left > 0
         }
-        resendHint = SequenceNumber.earlier(hint, old[0].start)
+        resendHint = old[0].start
         linkAll()
     }
 
@@ -262,7 +262,8 @@ package struct SACKScoreboard: ~Copyable {
         let place = slot(serial)
         unsafe slots[place].flags.insert(.lost)
         lostBytes += unsafe Int(slots[place].length)
-        resendHint = unsafe SequenceNumber.earlier(resendHint, slots[place].start)
+        let first = self[0].start
+        resendHint = unsafe SequenceNumber.earlier(SequenceNumber.later(resendHint, first), slots[place].start)
     }
 
     /// Takes a segment out of the sums and the order of its state.

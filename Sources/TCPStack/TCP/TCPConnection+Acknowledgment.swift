@@ -43,9 +43,10 @@ extension TCPConnection {
                 : textCount == 0 && !header.flags.contains(.fin) && window == windowBefore)
         endLossProbe(ack: ack, dsack: dsack, isPlainDuplicate: isDuplicate && options.sack.count == 0, flightBefore: flightBefore)
         if isSACKPermitted { recovery.rack.update(delivery, now: now) }
-        takeBackInVain(echo: acknowledged > 0 ? echo : nil, hasProgress: acknowledged > 0, dsack: dsack, now: now)
+        let isTakenBack = takeBackInVain(echo: acknowledged > 0 ? echo : nil, hasProgress: acknowledged > 0, dsack: dsack, now: now)
         detectLoss(
-            isDuplicate: isDuplicate, acknowledged: acknowledged, flightBefore: flightBefore, sample: sample, now: now)
+            isDuplicate: isDuplicate, judges: !isTakenBack, acknowledged: acknowledged, flightBefore: flightBefore, sample: sample, now: now
+        )
         if delivery.newlyDelivered > 0 || isDuplicate { flags.insert(.needsPoll) }
         return receiveFINAcknowledgment(now: now)
     }
@@ -72,12 +73,13 @@ extension TCPConnection {
             persistBackoff = 0
             if window != snd.wnd { timers.persist = .distantFuture }
         }
-        if snd.wnd == 0, window > 0, flightSize > 0, acknowledgment == snd.una {
+        if snd.wnd == 0, window > 0, flightSize > 0, acknowledgment == snd.una, recovery.timeouts > 0 {
             // The window was shut on what is in flight: it has been dropped, and the time it took is no silence.
             unackedSince = now
             recovery.timeouts = 0
             rtt.progressedUnclearly()
             scoreboard.markAllLost()
+            _ = mtuProbeLost()
             pending.insert(.forcedRetransmission)
             armRetransmit(now: now)
         }
@@ -93,6 +95,8 @@ extension TCPConnection {
         to ack: SequenceNumber, acknowledged: Int, options: TCPOptions, delivery: Delivery, now: Instant
     ) -> Interval? {
         snd.una = ack
+        // It must not fall so far behind that it seems to lie ahead.
+        if congestionMark.isBefore(ack) { congestionMark = ack }
         let text = acknowledged - (isFINAcknowledged ? 1 : 0)
         sendBuffer.dropFirst(max(0, min(text, sendBuffer.count)))
         var sample: Interval?
@@ -121,7 +125,9 @@ extension TCPConnection {
         return sample
     }
 
-    private mutating func detectLoss(isDuplicate: Bool, acknowledged: Int, flightBefore: Int, sample: Interval?, now: Instant) {
+    private mutating func detectLoss(
+        isDuplicate: Bool, judges: Bool, acknowledged: Int, flightBefore: Int, sample: Interval?, now: Instant
+    ) {
         let mss = effectiveMSS
         if isDuplicate {
             recovery.duplicateACKs += 1
@@ -130,11 +136,14 @@ extension TCPConnection {
                 recovery.creditedBytes = min(recovery.creditedBytes + mss, max(0, flightSize - mss))
             }
         }
-        let hasNewLoss = isSACKPermitted && judgeLosses(now: now)
+        let hasNewLoss = isSACKPermitted && judges && judgeLosses(now: now)
         switch recovery.phase {
         case .open:
             if hasNewLoss || (!isSACKPermitted && recovery.duplicateACKs >= RACK.duplicateThreshold) {
-                if !hasNewLoss { _ = scoreboard.markFirstLost() }
+                if !hasNewLoss {
+                    _ = scoreboard.markFirstLost()
+                    _ = mtuProbeLost()
+                }
                 enterFastRecovery(flightSize: flightBefore)
             } else {
                 if acknowledged > 0 { recovery.creditedBytes = 0 }
@@ -148,6 +157,7 @@ extension TCPConnection {
                 // A partial ACK: the next hole begins here (RFC 6582 §3.2).
                 recovery.creditedBytes = max(0, recovery.creditedBytes - acknowledged + mss)
                 if scoreboard.markFirstLost() { pending.insert(.forcedRetransmission) }
+                _ = mtuProbeLost()
             }
         case .timeout(let until):
             if until.isAtOrBefore(snd.una) { recovery.end() }
@@ -191,7 +201,10 @@ extension TCPConnection {
             } else if end.isBefore(ack) {
                 // The probe has repaired a loss: the network is congested all the same.
                 recovery.probe = .none
-                if recovery.isOpen { congestion.reduce(flightSize: flightBefore) }
+                if recovery.isOpen {
+                    congestion.reduce(flightSize: flightBefore)
+                    recovery.settle()
+                }
             } else if isPlainDuplicate {
                 recovery.probe = .none
             }
@@ -199,17 +212,18 @@ extension TCPConnection {
     }
 
     /// RFC 4015: what was done for a loss that was none is taken back.
-    private mutating func takeBackInVain(echo: UInt32?, hasProgress: Bool, dsack: SequenceRange?, now: Instant) {
+    private mutating func takeBackInVain(echo: UInt32?, hasProgress: Bool, dsack: SequenceRange?, now: Instant) -> Bool {
         if dsack != nil { recovery.rack.receiveDSACK(una: snd.una, nxt: snd.nxt) }
         let isInVain =
             (hasProgress && recovery.isDisproved(byEcho: echo)) || (dsack.map { recovery.isDisproved(byDSACK: $0) } ?? false)
-        guard isInVain else { return }
+        guard isInVain else { return false }
         congestion.takeBack()
         scoreboard.takeBackLosses()
         if recovery.isAfterTimeout { rtt.tookBackTimeout() }
         recovery.takeBack()
         pending.remove(.forcedRetransmission)
         armRetransmitIfNeeded(now: now)
+        return true
     }
 
     private mutating func armRetransmitIfNeeded(now: Instant) {
@@ -220,6 +234,7 @@ extension TCPConnection {
     private mutating func receiveCongestionEcho(flightSize: Int) {
         guard flags.contains(.hasECN), recovery.isOpen, congestionMark.isAtOrBefore(snd.una) else { return }
         congestion.reduce(flightSize: max(flightSize, 2 * effectiveMSS))
+        recovery.settle()
         congestionMark = snd.nxt
         flags.insert(.reducedWindow)
     }

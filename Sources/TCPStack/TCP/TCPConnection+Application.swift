@@ -27,6 +27,7 @@ extension TCPConnection {
         let count = rcv.read(into: &target, now: now, rtt: rtt.minimum ?? .milliseconds(1), mayGrow: mayGrow)
         guard count > 0 else { return 0 }
         if rcv.readable == 0 { events.remove(.readable) }
+        if flags.contains(.receivesUrgent), urgentBytes == 0 { flags.remove(.receivesUrgent) }
         armTrim(now: now)
         if state.takesText, rcv.wantsUpdate(mss: largestTextReceived) {
             pending.insert(.acknowledgment)

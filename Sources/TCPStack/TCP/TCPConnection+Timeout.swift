@@ -79,13 +79,14 @@ extension TCPConnection {
         }
         guard !scoreboard.isEmpty else { return }
         // A peer that has shut its window on what is in flight and says so is alive (RFC 9293 §3.8.6.1).
-        let isAnswered = snd.wnd == 0 && now.since(lastHeard) < limits.userTimeout
+        let isAnswered = snd.wnd == 0 && now.since(lastHeard) < limits.userTimeout && !isForsaken(now: now)
         if !isAnswered, recovery.timeouts >= Self.maximumTimeouts || now.since(unackedSince) >= limits.userTimeout { return giveUp() }
         rtt.timedOut()
         counters.timeouts &+= 1
         congestion.timedOut(flightSize: flightSize, isRepeated: recovery.timeouts > 0)
         congestionMark = snd.nxt
-        recovery.timeouts += 1
+        // A peer that answers with a shut window can make this go on for ever.
+        if recovery.timeouts < .max { recovery.timeouts += 1 }
         recovery.duplicateACKs = 0
         recovery.creditedBytes = 0
         recovery.begin(.timeout(until: snd.nxt), una: snd.una)
@@ -98,13 +99,23 @@ extension TCPConnection {
         pending.insert(.forcedRetransmission)
         pending.remove(.lossProbe)
         flags.insert(.needsPoll)
+        armRetransmit(now: now)
     }
+
+    /// The application has closed, and the peer has taken nothing for longer than anybody waits: a shut window that is held open for
+    /// ever would hold memory and a place in the tables.
+    private func isForsaken(now: Instant) -> Bool {
+        flags.contains(.applicationClosed) && now.since(unackedSince) >= max(limits.userTimeout, Self.patienceWhenClosed)
+    }
+
+    private static let patienceWhenClosed: Interval = .seconds(600)
 
     /// RFC 9293 §3.8.6.1: a window that stays shut is probed for ever, as long as the peer answers.
     private mutating func persistTimedOut(now: Instant) {
         timers.persist = .distantFuture
         guard flightSize == 0, unsentText > 0 || (flags.contains(.finQueued) && !flags.contains(.finSent)) else { return }
         if unansweredProbes >= 3, now.since(lastHeard) >= limits.userTimeout { return giveUp() }
+        if isForsaken(now: now) { return giveUp() }
         if snd.wnd > 0 {
             pending.insert(.smallSegment)
         } else {
