@@ -101,12 +101,16 @@ def clients(flows, length, kind, timeout, *where):
     flows, length, timeout = int(flows), int(length), float(timeout)
     children, problems, times, again = [], [], [], 0
     begin_reader, begin_writer = os.pipe()
+    # Closed by each that has its connection, or has died.
+    ready_reader, ready_writer = os.pipe()
     for number in range(flows):
         reader, writer = os.pipe()
         if fork() == 0:
             os.close(begin_writer)
+            os.close(ready_reader)
             try:
                 opened, host = open_flow(number, where, timeout)
+                os.close(ready_writer)
                 os.read(begin_reader, 1)
                 start, again = time.monotonic(), 0
                 while True:
@@ -128,8 +132,8 @@ def clients(flows, length, kind, timeout, *where):
         os.close(writer)
         children.append(reader)
     os.close(begin_reader)
-    # All have their connection by now, or a little later.
-    time.sleep(0.5)
+    os.close(ready_writer)
+    os.read(ready_reader, 1)
     start = time.monotonic()
     os.close(begin_writer)
     for reader in children:

@@ -1,4 +1,4 @@
-"""Kernel TCP behind wireguard-go against our stack: a cable that is out for long, a peer that vanishes. Takes four minutes."""
+"""Kernel TCP behind wireguard-go against our stack: a cable that is out for long, a peer that vanishes. Takes five minutes."""
 
 import signal
 import time
@@ -9,9 +9,7 @@ from interop.system import check, check_equal, wait_until
 
 ECHO, UPLOADS, DOWNLOADS = 2, (3, 4), (5, 6)
 # docs/operations.md: a tunnel connection that gets no answer for so long is broken.
-USER_TIMEOUT = 30
-# An idle one is probed after 15 s, and given up when four probes stay unanswered.
-KEEPALIVE_LIMIT = 15 + 4 * 15
+USER_TIMEOUT = 60
 SLACK = 10
 
 
@@ -42,7 +40,7 @@ class Connections:
 
 class SUITE(Suite):
     needs_root = True
-    timeout = 300
+    timeout = 420
     tools = ["ip", "wg", "wireguard-go", "setpriv"]
 
     def set_up(self):
@@ -69,7 +67,7 @@ class SUITE(Suite):
         return transfers
 
     def survives(self, outage):
-        connections = Connections(self.tunnel, 60)
+        connections = Connections(self.tunnel, 80)
         try:
             transfers = self.start_transfers(connections, 10_000_000)
             time.sleep(1)
@@ -96,39 +94,39 @@ class SUITE(Suite):
         self.survives(12)
 
     @test
-    def an_outage_of_24_s_is_survived(self):
-        self.survives(24)
+    def an_outage_of_30_s_is_survived(self):
+        self.survives(30)
 
     @test
-    def an_outage_of_28_s_is_survived(self):
-        self.survives(28)
+    def an_outage_of_45_s_is_survived(self):
+        self.survives(45)
 
     @test
-    def an_outage_of_45_s_ends_what_we_send(self):
-        """Ours give up while the cable is out, and say so. The kernel's own ends learn it when it is back."""
+    def an_outage_of_75_s_ends_connections(self):
+        """Ours give up while the cable is out, and say so. The kernel's ends learn it when it is back, from who is still there."""
         connections = Connections(self.tunnel, 120)
         try:
             transfers = self.start_transfers(connections, 20_000_000, 4_000_000_000)
             time.sleep(1)
             self.tunnel.plug(self.tunnel.kernel, False)
             start = time.monotonic()
-            for family in FAMILIES:
-                upload = connections.dials["upload", family].process
-                wait_until(lambda: not upload.is_running, USER_TIMEOUT + SLACK, f"the upload over {family} is given up")
-                check(upload.child.returncode > 0, "exit code of a `dial` that got no answer")
-                check("no answer" in upload.errors(), f"`dial` does not say that it got no answer: {upload.errors()[-300:]}")
-            seconds = time.monotonic() - start
-            say(f"uploads are given up {seconds:.0f} s after the cable was out")
-            check(seconds >= USER_TIMEOUT - 3, f"uploads are given up after {seconds:.0f} s")
+            for (name, family), dial in sorted(connections.dials.items()):
+                process = dial.process
+                wait_until(
+                    lambda: not process.is_running, start + USER_TIMEOUT + SLACK - time.monotonic(), f"the {name} over {family} is given up")
+                seconds = time.monotonic() - start
+                say(f"{name} over {family}: given up {seconds:.0f} s after the cable was out")
+                check(seconds >= USER_TIMEOUT - 3, f"the {name} is given up after {seconds:.0f} s")
+                check(process.child.returncode > 0, "exit code of a `dial` that got no answer")
+                check("no answer" in process.errors(), f"`dial` does not say that it got no answer: {process.errors()[-300:]}")
             wait_until(
                 lambda: self.echo.connections() <= len(connections.idle), USER_TIMEOUT + SLACK - seconds, "the echoes are given up",
                 interval=0.5)
-            time.sleep(max(0, start + 45 - time.monotonic()))
+            time.sleep(max(0, start + 75 - time.monotonic()))
             self.tunnel.plug(self.tunnel.kernel, True)
             for family in FAMILIES:
                 # The kernel sends again, to somebody who does not know it any more.
                 self.is_reset(transfers[f"echo over {family}"], 100)
-                transfers[f"download over {family}"].finish(100)
         finally:
             self.tunnel.plug(self.tunnel.kernel, True)
             connections.close()
@@ -153,13 +151,12 @@ class SUITE(Suite):
             start = time.monotonic()
             dials = connections.dials
             for (name, family), dial in sorted(dials.items(), reverse=True):
-                limit = USER_TIMEOUT if name == "upload" else KEEPALIVE_LIMIT
                 # One that receives still waits for its input.
                 wait_until(
-                    lambda: not dial.process.is_running or dial.connections() == 0, limit + SLACK, f"the {name} over {family} is given up",
+                    lambda: not dial.process.is_running or dial.connections() == 0, USER_TIMEOUT + SLACK, f"the {name} over {family} is given up",
                     interval=0.5)
                 say(f"{name} over {family}: given up after {time.monotonic() - start:.0f} s")
-            self.echo.wait_until_empty(max(1, start + KEEPALIVE_LIMIT + SLACK - time.monotonic()))
+            self.echo.wait_until_empty(max(1, start + USER_TIMEOUT + SLACK - time.monotonic()))
             say(f"idle connections: given up after {time.monotonic() - start:.0f} s")
         finally:
             connections.close()
