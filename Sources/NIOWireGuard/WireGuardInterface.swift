@@ -90,6 +90,7 @@ public final class WireGuardInterface: @unchecked Sendable {
             var deviceConfiguration = DeviceConfiguration()
             deviceConfiguration.mtu = configuration.mtu
             deviceConfiguration.lastSentTimestamp = configuration.lastSentTimestamp
+            deviceConfiguration.cipher = configuration.cipher
             let device = Device(
                 privateKey: configuration.privateKey.key.copy(), configuration: deviceConfiguration, random: SystemEdges.random)
             let publicKey = device.publicKey

@@ -78,6 +78,9 @@ package struct RingBuffer: ~Copyable {
         head = position(count)
     }
 
+    /// Says that no byte is held: what comes next is written where the last bytes are still in the processor's cache.
+    package mutating func rewind() { head = 0 }
+
     /// Gives the memory back. All bytes are gone.
     package mutating func release() {
         unsafe storage?.deallocate()

@@ -42,6 +42,8 @@ public struct DeviceConfiguration: Sendable {
     public var lastSentTimestamp: TAI64N?
     /// What the upper bits of all receiver indices say. Read when the device is made.
     public var indexTag = IndexTag()
+    /// What seals and opens transport data of sessions that are made from now on.
+    public var cipher = TransportCipher.libsodium
 
     public init() {}
 }

@@ -102,6 +102,7 @@ package struct ReceiveWindow: ~Copyable {
         ring.copy(from: 0, count: count, into: &target, at: 0)
         ring.dropFirst(count)
         readable -= count
+        if readable == 0, reassembler.isEmpty { ring.rewind() }
         if mayGrow { tune(consumed: count, now: now, rtt: rtt) } else { limit = max(initial, limit / 2) }
         return count
     }

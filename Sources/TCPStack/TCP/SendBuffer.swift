@@ -35,6 +35,7 @@ package struct SendBuffer: ~Copyable {
         precondition(length >= 0 && length <= count, "more bytes acknowledged than held")
         ring.dropFirst(length)
         count -= length
+        if count == 0 { ring.rewind() }
     }
 
     /// Gives memory back that is not needed for what is held.
