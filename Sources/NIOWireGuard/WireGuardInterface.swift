@@ -94,7 +94,10 @@ public final class WireGuardInterface: @unchecked Sendable {
             let device = Device(
                 privateKey: configuration.privateKey.key.copy(), configuration: deviceConfiguration, random: SystemEdges.random)
             let publicKey = device.publicKey
-            let core = InterfaceCore(device: device, stack: Stack(configuration: stackConfiguration, random: SystemEdges.random))
+            let core = InterfaceCore(
+                device: device,
+                stack: Stack(
+                    configuration: stackConfiguration, random: SystemEdges.random, textSource: ByteBufferBlocks()))
             let loop = InterfaceLoop(eventLoop: eventLoop, core: core, logger: logger, timeSuspended: timeSuspended)
             let resolver = EndpointResolver(interface: loop, logger: logger, resolveHost: resolveHost)
             loop.addresses = configuration.addresses
