@@ -11,27 +11,32 @@ class Figure(NamedTuple):
     meaning: str
 
 
+def latencies(name):
+    return {
+        f"{name}-p50": Figure("ms", LOWER, f"median latency of {name}"), f"{name}-p99": Figure("ms", LOWER, f"99th percentile of {name}")}
+
+
 MBS, REQUESTS = "MB/s", "requests/s"
 FIGURES = {
     "bulk-down-1": Figure(MBS, HIGHER, "bytes from a listener inside the tunnel to a process that dials, 1 connection; both ends only produce "
                           "and count (ours: the library NIOWireGuard; peer: kernel sockets over wireguard-go)"),
-    "bulk-up-1": Figure(MBS, HIGHER, "the same the other way"),
+    "bulk-up-1": Figure(MBS, HIGHER, "bulk-down-1 the other way"),
     "bulk-down-10": Figure(MBS, HIGHER, "bulk-down-1 over 10 connections"),
     "bulk-up-10": Figure(MBS, HIGHER, "bulk-up-1 over 10 connections"),
     "dial-down": Figure(MBS, HIGHER, "plain HTTP through an agent to `dial`; peer: curl over wireguard-go"),
-    "dial-up": Figure(MBS, HIGHER, "the same the other way"),
+    "dial-up": Figure(MBS, HIGHER, "dial-down the other way"),
     "dial-echo": Figure(MBS, HIGHER, "`dial` to `echo` and back, both ways at the same time"),
     "https-1": Figure(REQUESTS, HIGHER, "HTTP/1.1 over TLS, 100 bytes, keep-alive, 1 connection"),
-    "https-1-p50": Figure("ms", LOWER, "median latency of https-1"),
-    "https-1-p99": Figure("ms", LOWER, "99th percentile of https-1"),
+    **latencies("https-1"),
     "https-16": Figure(REQUESTS, HIGHER, "as https-1 with 16 connections"),
+    **latencies("https-16"),
     "https-64": Figure(REQUESTS, HIGHER, "as https-1 with 64 connections"),
-    "https-64-p50": Figure("ms", LOWER, "median latency of https-64"),
-    "https-64-p99": Figure("ms", LOWER, "99th percentile of https-64"),
+    **latencies("https-64"),
     "https-64-cpu": Figure("us", LOWER, "CPU time a request of https-64 in everything between client and origin; peer: nginx and both wireguard-go"),
     "https-256": Figure(REQUESTS, HIGHER, "as https-1 with 256 connections"),
-    "https-256-p99": Figure("ms", LOWER, "99th percentile of https-256"),
+    **latencies("https-256"),
     "h2-16x16": Figure(REQUESTS, HIGHER, "HTTP/2 over TLS, 100 bytes, 16 connections with 16 streams each"),
+    **latencies("h2-16x16"),
     "tls-new": Figure("connections/s", HIGHER, "new TLS connections with one request each, whole handshakes, 16 at once"),
     "tls-new-cpu": Figure("us", LOWER, "CPU time of the front for each connection of tls-new"),
     "download-100mb": Figure(MBS, HIGHER, "100 MB over HTTPS, one client"),

@@ -15,8 +15,8 @@ def load(path):
 
 
 def verdict(old, new, better):
-    """Said only where the rounds of one run all lie beyond those of the other; of single values, where they are a tenth apart."""
-    if all(run["min"] == run["max"] for run in (old, new)) and abs(new["median"] - old["median"]) <= 0.1 * abs(old["median"]):
+    """Said only where the rounds of one run all lie beyond those of the other; where one has a single value, they must be a tenth apart."""
+    if any(run["min"] == run["max"] for run in (old, new)) and abs(new["median"] - old["median"]) <= 0.1 * abs(old["median"]):
         return ""
     if new["min"] > old["max"]:
         return "better" if better == "higher" else "WORSE"
@@ -52,7 +52,7 @@ def main():
     table(rows, (0, 1, 5))
     for names, where in ((old.keys() - new.keys(), "old"), (new.keys() - old.keys(), "new")):
         if names:
-            print(f"only in the {where} one: {', '.join(sorted(names))}")
+            print(f"only in the {where} one: {', '.join(sorted(names)) if len(names) < 10 else f'{len(names)} figures'}")
     print("better and WORSE: every round of one run lies beyond every round of the other; the rest may be chance.")
     return 0
 

@@ -51,7 +51,7 @@ class Run:
         self.only, self.rounds = only, rounds
         self.note, self.figures = Notes(), Figures()
         sides = Sides(program, lab, self.note)
-        self.https = HTTPS(tool, sides, self.figures, self.note)
+        self.https = HTTPS(tool, lab, sides, self.figures, self.note)
         self.micro = Micro(tool, self.figures)
         self.sides = sides
         groups = (
@@ -86,7 +86,8 @@ class Run:
                 self.https.add_idle(side)
         for number in range(self.rounds):
             seconds += sum(task.seconds * len(sides.get(task.name, [None])) for task in self.tasks_of(number))
-        print(f"this takes about {max(1, round(seconds / 60))} minutes", flush=True)
+        minutes = max(1, round(seconds / 60))
+        print(f"this takes about {minutes} {'minute' if minutes == 1 else 'minutes'}", flush=True)
         for number in range(self.rounds):
             start = time.monotonic()
             print(f"round {number + 1} of {self.rounds}:", end="", flush=True)
