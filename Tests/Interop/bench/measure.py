@@ -18,6 +18,7 @@ from bench.handshakes import Handshakes  # noqa: E402
 from bench.https import HTTPS  # noqa: E402
 from bench.micro import Micro  # noqa: E402
 from bench.peers import Peers  # noqa: E402
+from bench.processes import busy_share  # noqa: E402
 from bench.report import show  # noqa: E402
 from bench.sides import FAULTS, Sides  # noqa: E402
 from bench.task import ASKED, ONCE  # noqa: E402
@@ -74,6 +75,9 @@ class Run:
                 yield task
 
     def measure(self):
+        busy = busy_share()
+        if busy > 0.1:
+            self.note(f"other programs used {busy:.0%} of this machine at the start: the figures are lower than they could be, and wander")
         print("starting everything", flush=True)
         seconds = 5
         sides = {}

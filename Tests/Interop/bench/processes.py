@@ -67,6 +67,21 @@ def forget_peak(pid):
             pass
 
 
+def busy_share(seconds=1):
+    """How much of all cores everything together uses just now, 0 to 1."""
+
+    def read():
+        with open("/proc/stat") as file:
+            times = [int(field) for field in file.readline().split()[1:9]]
+        return sum(times), times[3] + times[4]
+
+    total, idle = read()
+    # Nothing to wait for: it is what passes meanwhile that counts.
+    time.sleep(seconds)
+    later, later_idle = read()
+    return 1 - (later_idle - idle) / max(1, later - total)
+
+
 class Meter:
     """What processes use between its making and `read`."""
 
