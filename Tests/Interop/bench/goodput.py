@@ -40,7 +40,7 @@ class Goodput:
         self.tunnels = 0
 
     def tasks(self):
-        return [Task("goodput", (), 400, self.measure, when=ASKED)]
+        return [Task("goodput", (), 160, self.measure, when=ASKED)]
 
     def measure(self):
         self.simulated()

@@ -14,7 +14,7 @@ class Micro:
         self.tool, self.figures = tool, figures
 
     def tasks(self):
-        return [Task(name, (), seconds, lambda name=name: self.operations(name), when=ONCE) for name, seconds in (("micro", 8), ("stack", 40))]
+        return [Task(name, (), seconds, lambda name=name: self.operations(name), when=ONCE) for name, seconds in (("micro", 3), ("stack", 8))]
 
     def lines(self, command):
         """Name, value, unit, and the value beside it if there is one."""
