@@ -92,6 +92,7 @@ let package = Package(
             name: "bench",
             dependencies: [
                 "BenchShim", "Inet", "Noise", "WGUserspace", "TCPStack", "NIOWireGuard", "Proxy", "TestSupport",
+                .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
