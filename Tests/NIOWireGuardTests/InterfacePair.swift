@@ -58,11 +58,20 @@ struct InterfacePair {
 extension WireGuardInterface {
     /// A connection whose pipeline is as `initializer` makes it.
     func dial(
-        _ remote: SocketEndpoint, on loop: (any EventLoop)? = nil, options: ConnectionOptions = .tunnelDefault,
+        _ remote: SocketEndpoint, on loop: (any EventLoop)? = nil, options: ConnectionOptions = .patient,
         _ initializer: @escaping @Sendable (any Channel) throws -> Void = { _ in }
     ) async throws -> any Channel {
         try await connect(to: remote, options: options, on: loop) { channel in
             channel.eventLoop.makeCompletedFuture { try initializer(channel) }
         }.get()
+    }
+}
+
+extension ConnectionOptions {
+    /// A machine that is busy with other tests may take longer than three seconds for a handshake and a SYN.
+    static var patient: ConnectionOptions {
+        var options = ConnectionOptions.tunnelDefault
+        options.connectTimeout = .seconds(20)
+        return options
     }
 }
