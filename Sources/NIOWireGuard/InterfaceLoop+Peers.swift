@@ -73,20 +73,14 @@ extension InterfaceLoop {
             case nil: break
             }
             if request.replacePeers {
-                let staying = Set(request.peers.lazy.filter { !$0.remove && !$0.updateOnly }.map(\.publicKey))
+                let staying = request.stayingPeers
                 for id in core.device.peerIDs {
                     guard let key = core.device.status(of: id, now: now)?.publicKey, !staying.contains(key) else { continue }
                     resolver.forget(id)
                     core.device.removePeer(id, now: now)
                 }
             }
-            var seen = Set<PublicKey>()
-            for var change in request.peers {
-                if request.replacePeers, !change.remove, seen.insert(change.publicKey).inserted {
-                    change.presharedKey = change.presharedKey ?? StoredPresharedKey(.zero())
-                    change.persistentKeepalive = change.persistentKeepalive ?? .zero
-                    change.replaceAllowedIPs = true
-                }
+            for change in request.effectiveChanges {
                 if let id = core.device.peer(for: change.publicKey) {
                     let moves = change.endpoint.map { $0 != core.device.status(of: id, now: now)?.endpoint } ?? false
                     // An address that is set by hand takes the place of a name.
