@@ -39,6 +39,11 @@ package struct CommonConfiguration: Sendable, Equatable {
     package var interfaceName: String?
     /// Where `GET /metrics` is answered, a loopback address; `nil` is nowhere.
     package var metricsListen: SocketEndpoint?
+    /// Event loops that carry the tunnel: 1 to ``maximumLoops``.
+    package var loops = 1
+
+    /// As many as receiver indices can tell apart.
+    package static let maximumLoops = LoopShare.maximumCount
 }
 
 /// Collects settings from their sources and every fault on the way, so that all are reported at once.
@@ -82,7 +87,8 @@ struct ConfigurationReader {
                 ConfigurationFault(.file(path, nil), key: flag == nil ? nil : "--config", error.message, fix: error.advice))
         }
         refuseUnknownKeys(
-            of: document, known: knownKeys + ["wireguard", "state", "log-level", "log-format", "interface", "metrics-listen"], section: nil)
+            of: document, known: knownKeys + ["wireguard", "state", "log-level", "log-format", "interface", "metrics-listen", "loops"],
+            section: nil)
     }
 
     mutating func refuseUnknownKeys(of table: TOMLTable, known: [String], section: String?) {
@@ -188,6 +194,10 @@ struct ConfigurationReader {
             value(setting(flag: "metrics-listen", key: "metrics-listen")) { setting throws(ConfigurationFault) in
                 try Self.metricsAddress(setting)
             } ?? nil
+        result.loops =
+            value(setting(flag: "loops", key: "loops")) { loops throws(ConfigurationFault) in
+                try loops.integer(in: 1...CommonConfiguration.maximumLoops)
+            } ?? 1
         result.stateDirectory = stateDirectory()
         result.isStateGiven = setting(flag: "state", key: "state") != nil
         return result
