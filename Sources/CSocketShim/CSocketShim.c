@@ -2,6 +2,7 @@
 #include "CSocketShim.h"
 
 #include <errno.h>
+#include <linux/filter.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
@@ -22,6 +23,10 @@
 #define UDP_GRO 104
 #endif
 
+#ifndef SO_ATTACH_REUSEPORT_CBPF
+#define SO_ATTACH_REUSEPORT_CBPF 51
+#endif
+
 static socklen_t to_sockaddr(const csocket_endpoint *from, struct sockaddr_storage *to) {
     memset(to, 0, sizeof *to);
     if (from->family == 4) {
@@ -38,11 +43,12 @@ static socklen_t to_sockaddr(const csocket_endpoint *from, struct sockaddr_stora
     return sizeof *v6;
 }
 
-int csocket_udp_bind(int family, uint16_t port, int buffer_size) {
+static int udp_bind(int family, uint16_t port, int buffer_size, int is_shared) {
     int fd = socket(family == 4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) return -errno;
     int on = 1;
     if (family == 6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) < 0) goto fail;
+    if (is_shared && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) < 0) goto fail;
     // A smaller buffer than asked for is no error: the kernel clamps to net.core.{r,w}mem_max.
     (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer_size, sizeof buffer_size);
     (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer_size, sizeof buffer_size);
@@ -55,6 +61,34 @@ fail:;
     int error = errno;
     close(fd);
     return -error;
+}
+
+int csocket_udp_bind(int family, uint16_t port, int buffer_size) { return udp_bind(family, port, buffer_size, 0); }
+
+int csocket_udp_bind_shared(int family, uint16_t port, int buffer_size) { return udp_bind(family, port, buffer_size, 1); }
+
+int csocket_share_port(int fd) {
+    int on = 1;
+    return setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) < 0 ? -errno : 0;
+}
+
+int csocket_steer(int fd, unsigned bits) {
+    // Offset 0 is the first byte of the message, its type. The index is little-endian: its upper bits are in its fourth byte. A load
+    // beyond the end of the datagram ends the program with 0.
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 4, 3, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 3, 2, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 2, 3, 0),
+        BPF_STMT(BPF_RET | BPF_K, 0),
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 4 + 3),
+        BPF_JUMP(BPF_JMP | BPF_JA, 1, 0, 0),
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 8 + 3),
+        BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, 8 - bits),
+        BPF_STMT(BPF_RET | BPF_A, 0),
+    };
+    struct sock_fprog program = {.len = sizeof code / sizeof *code, .filter = code};
+    return setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof program) < 0 ? -errno : 0;
 }
 
 int csocket_local_port(int fd) {

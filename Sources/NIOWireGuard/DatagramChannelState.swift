@@ -17,11 +17,14 @@ struct DatagramChannelState {
 
     private var lifecycle = Lifecycle.created
     /// Written, not yet handed to the interface.
-    private var unflushed = MarkedCircularBuffer<DatagramPort.Outgoing>(initialCapacity: 8)
-    /// One for each write, in order, until its outcome is told.
-    private var pending = CircularBuffer<PendingWrite>()
+    private var unflushed = MarkedCircularBuffer<(lane: Int, datagram: DatagramPort.Outgoing)>(initialCapacity: 8)
+    /// By lane, one for each write, in order, until its outcome is told.
+    private var pending: [CircularBuffer<PendingWrite>]
     /// Bytes of the writes that are pending, with what each datagram costs beside its data.
     private(set) var bufferedBytes = 0
+
+    /// - Parameter laneCount: the loops of the interface, each of which tells the outcomes of what went to it.
+    init(laneCount: Int = 1) { pending = Array(repeating: CircularBuffer(), count: laneCount) }
 
     var isOpen: Bool { lifecycle != .closed }
     var isActive: Bool { lifecycle == .active }
@@ -61,37 +64,38 @@ struct DatagramChannelState {
         }
     }
 
-    mutating func append(_ datagram: DatagramPort.Outgoing, promise: EventLoopPromise<Void>?) {
+    mutating func append(_ datagram: DatagramPort.Outgoing, lane: Int, promise: EventLoopPromise<Void>?) {
         let cost = Self.cost(of: datagram.data)
         bufferedBytes += cost
-        unflushed.append(datagram)
-        pending.append(PendingWrite(cost: cost, promise: promise))
+        unflushed.append((lane, datagram))
+        pending[lane].append(PendingWrite(cost: cost, promise: promise))
     }
 
     mutating func markFlush() { unflushed.mark() }
 
     var hasFlushed: Bool { unflushed.hasMark }
 
-    mutating func takeFlushed() -> [DatagramPort.Outgoing] {
-        var datagrams: [DatagramPort.Outgoing] = []
-        while unflushed.hasMark, let datagram = unflushed.popFirst() { datagrams.append(datagram) }
+    /// By lane.
+    mutating func takeFlushed() -> [[DatagramPort.Outgoing]] {
+        var datagrams = [[DatagramPort.Outgoing]](repeating: [], count: pending.count)
+        while unflushed.hasMark, let (lane, datagram) = unflushed.popFirst() { datagrams[lane].append(datagram) }
         return datagrams
     }
 
-    /// The outcome of the oldest write is known.
-    mutating func removeFirst() -> EventLoopPromise<Void>? {
-        guard let first = pending.popFirst() else { return nil }
+    /// The outcome of the lane's oldest write is known.
+    mutating func removeFirst(of lane: Int) -> EventLoopPromise<Void>? {
+        guard let first = pending[lane].popFirst() else { return nil }
         bufferedBytes -= first.cost
         return first.promise
     }
 
     mutating func removeAllPromises() -> [EventLoopPromise<Void>] {
         defer {
-            pending.removeAll()
+            for lane in pending.indices { pending[lane].removeAll() }
             unflushed = MarkedCircularBuffer(initialCapacity: 0)
             bufferedBytes = 0
         }
-        return pending.compactMap { $0.promise }
+        return pending.flatMap { $0.compactMap(\.promise) }
     }
 
     /// Empty datagrams count too.

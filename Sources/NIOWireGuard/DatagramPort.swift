@@ -2,7 +2,7 @@ import Inet
 import NIOCore
 import TCPStack
 
-/// The interface loop's end of a `WireGuardDatagramChannel`: what waits for room in the socket's queue, and how much the channel
+/// One interface loop's end of a `WireGuardDatagramChannel`: what waits for room in the socket's queue, and how much the channel
 /// wants to read. Bound to the interface's event loop; the channel's end may live on another one.
 ///
 /// Not sendable by itself: it crosses loops only as an opaque reference inside mailbox messages, and every member is
@@ -46,6 +46,8 @@ final class DatagramPort: QueuedPort, @unchecked Sendable {
     let interface: InterfaceLoop
     /// `nil` once one side has let go of the other.
     private(set) var channel: WireGuardDatagramChannel?
+    /// The number of the loop: each has a port of the channel.
+    private let lane: Int
     private let toInterface: Mailbox<Request>?
     private let toChannel: Mailbox<Notice>?
 
@@ -60,9 +62,10 @@ final class DatagramPort: QueuedPort, @unchecked Sendable {
     private var lastSource: (endpoint: SocketEndpoint, address: SocketAddress)?
     private var lastLocal: (endpoint: SocketEndpoint, address: SocketAddress)?
 
-    init(interface: InterfaceLoop, channel: WireGuardDatagramChannel) {
+    init(interface: InterfaceLoop, channel: WireGuardDatagramChannel, lane: Int) {
         self.interface = interface
         self.channel = channel
+        self.lane = lane
         if interface.eventLoop === channel.eventLoop {
             toInterface = nil
             toChannel = nil
@@ -84,9 +87,9 @@ final class DatagramPort: QueuedPort, @unchecked Sendable {
     private func notify(_ notice: Notice) {
         guard let channel else { return }
         if let toChannel {
-            toChannel.post(notice) { channel.handle($0) }
+            toChannel.post(notice) { [lane] in channel.handle($0, from: lane) }
         } else {
-            channel.handle(notice)
+            channel.handle(notice, from: lane)
         }
     }
 

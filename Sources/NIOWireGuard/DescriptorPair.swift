@@ -1,11 +1,15 @@
 import CSocketShim
 import Inet
+import Logging
 
 /// One bound descriptor for each address family that the machine has.
 struct DescriptorPair {
     private(set) var v4: CInt?
     private(set) var v6: CInt?
     let port: UInt16
+
+    /// Descriptors that are bound to `port`.
+    init(v4: CInt?, v6: CInt?, port: UInt16) { (self.v4, self.v6, self.port) = (v4, v6, port) }
 
     /// - Parameters:
     ///   - port: 0 lets the kernel choose, the same for both families.
@@ -32,7 +36,7 @@ struct DescriptorPair {
             guard let descriptor else { continue }
             let result = csocket_set_mark(descriptor, mark)
             guard result < 0 else { continue }
-            for opened in [v4, v6] { if let opened { csocket_close(opened) } }
+            close()
             throw .markRefused(mark: mark, errno: -result)
         }
     }
@@ -48,11 +52,19 @@ struct DescriptorPair {
         return descriptor
     }
 
+    /// For descriptors that nobody has adopted.
+    func close() { for case let opened? in [v4, v6] { csocket_close(opened) } }
+
+    func tellMissing(to logger: Logger) {
+        if v4 == nil { logger.info("IPv4 is not available for WireGuard") }
+        if v6 == nil { logger.debug("IPv6 is not available for WireGuard") }
+    }
+
     /// What says that the machine lacks the family; anything else is an error, say a port that is taken, or no descriptor left.
     private static func isFamilyMissing(_ result: CInt) -> Bool { missing.contains(-result) }
 
     /// Asked of the kernel for each direction; it clamps to its own maximum.
-    private static let bufferSize: CInt = 8 * 1024 * 1024
+    static let bufferSize: CInt = 8 * 1024 * 1024
     private static let maximumAttempts = 16
     /// EPROTONOSUPPORT, ESOCKTNOSUPPORT, EPFNOSUPPORT, EAFNOSUPPORT, EADDRNOTAVAIL (IPv6 is there, but switched off).
     private static let missing: Set<CInt> = [93, 94, 96, 97, 99]

@@ -91,6 +91,8 @@ public enum InterfaceError: Error, Equatable, Sendable, CustomStringConvertible 
     case noPrivateKey
     case noAddress
     case bindFailed(port: UInt16, errno: CInt)
+    /// Several loops cannot have one port.
+    case portNotShared(port: UInt16, errno: CInt)
     /// The sockets may not be marked.
     case markRefused(mark: UInt32, errno: CInt)
 
@@ -102,6 +104,8 @@ public enum InterfaceError: Error, Equatable, Sendable, CustomStringConvertible 
             errno == 98
                 ? "UDP port \(port) is in use: choose another ListenPort, or stop the program that holds it"
                 : "UDP port \(port) cannot be bound (errno \(errno)): choose another ListenPort"
+        case .portNotShared(let port, let errno):
+            "UDP port \(port) cannot be shared by several loops (errno \(errno)): use one loop"
         case .markRefused(let mark, let errno):
             "the firewall mark \(mark) cannot be set (errno \(errno)): it takes the capability CAP_NET_ADMIN; give it, or leave FwMark out"
         }

@@ -23,16 +23,20 @@ public struct InterfaceCore: ~Copyable {
 
     /// Takes in one datagram that came from `source` to `local`; it is decrypted in place. A handshake message waits for
     /// `device.handleQueuedHandshake`.
+    /// - Returns: the loop of the interface that the datagram is for, if it is another one: it is as it was then.
+    @discardableResult
     public mutating func receive(
         _ datagram: inout MutableRawSpan, from source: SocketEndpoint, to local: IPAddress? = nil, ecn: ECN = .notECT, now: Instant,
         wallTime: WallTime
-    ) {
+    ) -> Int? {
         switch device.receive(&datagram, from: source, to: local, ecn: ecn, now: now, wallTime: wallTime) {
         case .packet(let range, from: let peer):
             if let taps { taps.recordInbound(datagram.bytes.extracting(range), from: peer, device: device, wallTime: wallTime) }
             stack.receive(datagram.bytes.extracting(range), now: now)
         case .queued, .handled, .dropped: break
+        case .misdirected(let loop): return loop
         }
+        return nil
     }
 
     /// Writes the next datagram to send at `offset`, or answers `nil` when there is nothing left to send now.

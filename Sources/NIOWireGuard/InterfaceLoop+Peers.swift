@@ -5,21 +5,56 @@ import WGUserspace
 
 /// The loop's side of peers.
 extension InterfaceLoop {
-    func setPeer(_ peer: InterfaceConfiguration.Peer, resolver: EndpointResolver) throws(TunnelError) {
+    /// - Parameter placement: which prefixes the change gives to which loop. The loop of another peer has nothing else to do.
+    func setPeer(
+        _ peer: InterfaceConfiguration.Peer, placement: [AllowedIPsPlacement], resolver: EndpointResolver
+    ) throws(TunnelError) {
+        guard share.loop(of: peer.publicKey) == share.index else { return try place(placement) }
         guard !isClosed else { throw .interfaceClosed }
         var endpoint: SocketEndpoint?
         if case .address(let address) = peer.endpoint { endpoint = address }
         let configuration = PeerConfiguration(
             publicKey: peer.publicKey, presharedKey: peer.presharedKey, endpoint: endpoint, allowedIPs: peer.allowedIPs,
             persistentKeepalive: peer.persistentKeepalive, lastTimestamp: peer.lastTimestamp)
-        let id = changePeers { core, now in core.device.setPeer(configuration, now: now) }
+        let id = changePeers { core, now in
+            let id = core.device.setPeer(configuration, now: now)
+            core.device.place(placement)
+            return id
+        }
         if case .name(let host, let port) = peer.endpoint { resolver.resolve(host, port: port, for: id) } else { resolver.forget(id) }
     }
 
-    func removePeer(_ publicKey: PublicKey, resolver: EndpointResolver) {
-        guard let id = withCore({ core, _ in core.device.peer(for: publicKey) }) else { return }
+    func removePeer(_ publicKey: PublicKey, placement: [AllowedIPsPlacement], resolver: EndpointResolver) {
+        guard let id = withCore({ core, _ in core.device.peer(for: publicKey) }) else {
+            if !isClosed { try? place(placement) }
+            return
+        }
         resolver.forget(id)
-        changePeers { core, now in core.device.removePeer(id, now: now) }
+        changePeers { core, now in
+            core.device.removePeer(id, now: now)
+            core.device.place(placement)
+        }
+    }
+
+    /// Prefixes have come to peers of other loops, or gone from them.
+    func place(_ placement: [AllowedIPsPlacement]) throws(TunnelError) {
+        guard !isClosed else { throw .interfaceClosed }
+        guard !placement.isEmpty else { return }
+        changePeers { core, _ in core.device.place(placement) }
+    }
+
+    func setPrivateKey(_ key: StoredPrivateKey, placement: [AllowedIPsPlacement]) throws(TunnelError) -> PublicKey {
+        guard !isClosed else { throw .interfaceClosed }
+        return changePeers { core, now in
+            core.device.setPrivateKey(key.key.copy(), now: now)
+            core.device.place(placement)
+            return core.device.publicKey
+        }
+    }
+
+    func setAddresses(_ addresses: [InterfaceAddress]) {
+        self.addresses = addresses
+        withCore { core, now in core.stack.setAddresses(addresses.map(\.address), now: now) }
     }
 
     func contact(_ publicKey: PublicKey, at endpoint: SocketEndpoint) throws(TunnelError) {
@@ -65,7 +100,8 @@ extension InterfaceLoop {
 
     /// Key and peers of a request, as one change. Under `replacePeers` a peer that is named again keeps its session: it is changed to
     /// what the request says of it.
-    func apply(_ request: UAPI.SetRequest, resolver: EndpointResolver) {
+    /// - Parameter request: the loop's own part of it.
+    func apply(_ request: UAPI.SetRequest, placement: [AllowedIPsPlacement], resolver: EndpointResolver) {
         changePeers { core, now in
             switch request.privateKey {
             case .set(let key): core.device.setPrivateKey(key.key.copy(), now: now)
@@ -73,20 +109,14 @@ extension InterfaceLoop {
             case nil: break
             }
             if request.replacePeers {
-                let staying = Set(request.peers.lazy.filter { !$0.remove && !$0.updateOnly }.map(\.publicKey))
+                let staying = request.stayingPeers
                 for id in core.device.peerIDs {
                     guard let key = core.device.status(of: id, now: now)?.publicKey, !staying.contains(key) else { continue }
                     resolver.forget(id)
                     core.device.removePeer(id, now: now)
                 }
             }
-            var seen = Set<PublicKey>()
-            for var change in request.peers {
-                if request.replacePeers, !change.remove, seen.insert(change.publicKey).inserted {
-                    change.presharedKey = change.presharedKey ?? StoredPresharedKey(.zero())
-                    change.persistentKeepalive = change.persistentKeepalive ?? .zero
-                    change.replaceAllowedIPs = true
-                }
+            for change in request.effectiveChanges {
                 if let id = core.device.peer(for: change.publicKey) {
                     let moves = change.endpoint.map { $0 != core.device.status(of: id, now: now)?.endpoint } ?? false
                     // An address that is set by hand takes the place of a name.
@@ -94,6 +124,7 @@ extension InterfaceLoop {
                 }
                 core.device.apply(change, now: now)
             }
+            core.device.place(placement)
         }
     }
 

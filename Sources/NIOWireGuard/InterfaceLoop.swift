@@ -15,6 +15,12 @@ final class InterfaceLoop: @unchecked Sendable {
     let logger: Logger
     var core: InterfaceCore
     let sockets: UDPSockets
+    /// Which of the interface's loops this is.
+    let share: LoopShare
+    /// All loops of the interface by their number, if there are several, until it closes.
+    var siblings: [InterfaceLoop] = []
+    /// What they have for this one.
+    let inbox: BoundedMailbox<Parcel>
     /// By the slot of their `ConnectionID`.
     var ports: [ConnectionPort?] = []
     var listeners: [ListenerID: AcceptHandler] = [:]
@@ -52,6 +58,8 @@ final class InterfaceLoop: @unchecked Sendable {
         knownSuspension = timeSuspended()
         self.eventLoop = eventLoop
         self.logger = logger
+        share = core.device.configuration.share
+        inbox = BoundedMailbox(into: eventLoop, capacity: Self.maximumParcels)
         self.core = core
         sockets = UDPSockets(eventLoop: eventLoop, logger: logger)
     }
@@ -62,10 +70,22 @@ final class InterfaceLoop: @unchecked Sendable {
 
     func start(port: UInt16, mark: UInt32, peerEvents: @escaping (DeviceEvent) -> Void) -> EventLoopFuture<Void> {
         self.peerEvents = peerEvents
-        let handlers = UDPSockets.Handlers(
+        return sockets.bind(port: port, mark: mark, handlers: handlers).map { [self] in scheduleTurn() }
+    }
+
+    /// The same with sockets that `port` gives it.
+    func start(on port: SharedPort, mark: UInt32, among siblings: [InterfaceLoop], peerEvents: @escaping (DeviceEvent) -> Void) {
+        self.peerEvents = peerEvents
+        self.siblings = siblings
+        sockets.begin(mark: mark, handlers: handlers)
+        sockets.restore = { port.restore($0) }
+        scheduleTurn()
+    }
+
+    private var handlers: UDPSockets.Handlers {
+        UDPSockets.Handlers(
             receive: { [self] in receive(&$0, $1) }, batchEnded: { [self] in turn() }, unblocked: { [self] in scheduleTurn() },
             sourceRefused: { [self] in if let peer = $0.peer { core.device.forgetLocalAddress(of: peer) } })
-        return sockets.bind(port: port, mark: mark, handlers: handlers).map { [self] in scheduleTurn() }
     }
 
     var isClosed: Bool { closing != nil }
@@ -85,6 +105,7 @@ final class InterfaceLoop: @unchecked Sendable {
         timer?.cancel()
         listeners = [:]
         peerEvents = nil
+        siblings = []
         let now = SystemEdges.now
         while let event = core.stack.pollEvent() {
             switch event {
@@ -105,7 +126,10 @@ final class InterfaceLoop: @unchecked Sendable {
             port.finish(.interfaceClosed)
         }
         transmit(now: now)
-        for capture in captures { capture.finish(.interfaceClosed) }
+        // The first loop speaks for all.
+        if share.index == 0 { for capture in captures { capture.finish(.interfaceClosed) } }
+        captures = []
+        core.taps = nil
         readQueue = []
         for peer in core.device.peerIDs { core.device.removePeer(peer, now: now) }
         core.device.setPrivateKey(.generate(using: SystemEdges.random), now: now)
@@ -125,13 +149,14 @@ final class InterfaceLoop: @unchecked Sendable {
 
     // MARK: The turn
 
-    private func receive(_ datagram: inout MutableRawSpan, _ arrival: Arrival) {
+    func receive(_ datagram: inout MutableRawSpan, _ arrival: Arrival) {
         guard !isClosed else { return }
         if batchTime == nil { endSuspension(now: SystemEdges.now) }
         let time = batchTime ?? (SystemEdges.now, SystemEdges.wallTime)
         batchTime = time
-        core.receive(
+        let loop = core.receive(
             &datagram, from: arrival.source, to: arrival.local, ecn: ECN(trafficClass: arrival.ecn), now: time.now, wallTime: time.wallTime)
+        if let loop { handOver(datagram.bytes, arrival, to: loop) }
     }
 
     func scheduleTurn() {
@@ -181,6 +206,7 @@ final class InterfaceLoop: @unchecked Sendable {
         repeat {
             core.device.handleQueuedHandshake(now: now, wallTime: wallTime)
             now = SystemEdges.now
+            handOverInitiations()
         } while core.device.hasQueuedHandshakes && now - start < Self.handshakeTurn
         core.device.recordHandshakeWork(now - start, now: now)
         transmit(now: now)

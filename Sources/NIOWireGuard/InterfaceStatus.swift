@@ -30,6 +30,48 @@ public struct InterfaceStatus: Sendable {
     public var isUnderLoad = false
     /// Handshake messages that wait.
     public var queuedHandshakes = 0
+    /// What each loop has of it, in their order.
+    public var loops: [Loop] = []
+
+    /// One loop of an interface.
+    public struct Loop: Sendable, Equatable {
+        public var peers = 0
+        public var datagramsSent = 0
+        public var datagramsReceived = 0
+    }
+
+    /// All loops together, each of which has told of itself alone.
+    init(joining loops: [InterfaceStatus]) {
+        self = loops[0]
+        guard loops.count > 1 else { return }
+        // Listeners and UDP sockets in the tunnel are on every loop: they are counted once.
+        for other in loops.dropFirst() { add(other) }
+    }
+
+    private mutating func add(_ other: InterfaceStatus) {
+        peers += other.peers
+        now = max(now, other.now)
+        tcpConnections += other.tcpConnections
+        timeWaitConnections += other.timeWaitConnections
+        bufferedBytes += other.bufferedBytes
+        tcp.add(other.tcp)
+        for (reason, count) in other.drops {
+            if let index = drops.firstIndex(where: { $0.reason == reason }) {
+                drops[index].count &+= count
+            } else {
+                drops.append((reason, count))
+            }
+        }
+        datagramsSent += other.datagramsSent
+        sendCalls += other.sendCalls
+        datagramsReceived += other.datagramsReceived
+        sendErrors += other.sendErrors
+        receiveErrors += other.receiveErrors
+        counters.add(other.counters)
+        isUnderLoad = isUnderLoad || other.isUnderLoad
+        queuedHandshakes += other.queuedHandshakes
+        loops += other.loops
+    }
 }
 
 /// A TCP connection in the tunnel and who is at its other end.
@@ -37,6 +79,20 @@ public struct InterfaceConnection: Sendable {
     public var statistics: ConnectionStatistics
     /// `nil` if the remote address belongs to no peer any more.
     public var peer: PublicKey?
+
+    /// The lists of several loops as one.
+    static func join(_ lists: [(connections: [InterfaceConnection], more: Int)], limit: Int) -> (
+        connections: [InterfaceConnection], more: Int
+    ) {
+        guard lists.count > 1 else { return lists[0] }
+        func order(_ connection: InterfaceConnection) -> (Int, UInt64) {
+            let statistics = connection.statistics
+            return (statistics.unacknowledgedBytes + statistics.unreadBytes, statistics.bytesSent &+ statistics.bytesReceived)
+        }
+        let all = lists.flatMap(\.connections).sorted { order($0) > order($1) }
+        let shown = Array(all.prefix(max(0, limit)))
+        return (shown, lists.reduce(all.count - shown.count) { $0 + $1.more })
+    }
 }
 
 extension InterfaceLoop {
@@ -82,6 +138,9 @@ extension InterfaceLoop {
         status.datagramsReceived = udp.datagramsReceived
         status.sendErrors = udp.sendErrors
         status.receiveErrors = udp.receiveErrors
+        status.loops = [
+            .init(peers: status.peers.count, datagramsSent: udp.datagramsSent, datagramsReceived: udp.datagramsReceived)
+        ]
         return status
     }
 

@@ -1,6 +1,7 @@
 import Inet
 import NIOCore
 import Noise
+import Synchronization
 import WGUserspace
 
 /// A running capture of an interface's inner packets, which are not encrypted, as pcapng. Safe to use from any thread.
@@ -8,7 +9,7 @@ import WGUserspace
 /// Packets are copied into a buffer of at most ``bufferLimit`` bytes and handed over in batches; what the reader is too slow for is
 /// not captured and counted. The tunnel never waits for a capture.
 ///
-/// Unchecked: its mutable state is touched on the interface's loop only.
+/// Unchecked: its mutable state is touched on the interface's first loop only.
 public final class PacketCapture: @unchecked Sendable {
     /// What is captured, and how much of it.
     public struct Options: Sendable {
@@ -49,7 +50,7 @@ public final class PacketCapture: @unchecked Sendable {
         public init() {}
     }
 
-    /// What a capture hands over, on the interface's loop.
+    /// What a capture hands over, on the interface's first loop.
     public enum Output: Sendable {
         /// The next bytes; they hold room in the buffer until ``PacketCapture/release(_:)``.
         case bytes([UInt8])
@@ -58,22 +59,25 @@ public final class PacketCapture: @unchecked Sendable {
     }
 
     let tap: PacketTap
-    private let loop: InterfaceLoop
+    /// All that packets are captured from; the first one hands them over.
+    private let loops: [InterfaceLoop]
+    private let eventLoop: any EventLoop
     private var receive: ((Output) -> Void)?
-    private var isHandOverScheduled = false
+    private let isHandOverScheduled = Atomic(false)
     private var timeout: Scheduled<Void>?
 
-    init(_ options: Options, application: String, loop: InterfaceLoop) {
-        self.loop = loop
+    init(_ options: Options, application: String, loops: [InterfaceLoop]) {
+        self.loops = loops
+        eventLoop = loops[0].eventLoop
         tap = PacketTap(options, application: application, interface: "wireguard")
         tap.onBytes = { [unowned self] in scheduleHandOver() }
-        timeout = loop.eventLoop.scheduleTask(in: .nanoseconds(options.duration.inNanoseconds)) { [self] in finish(.duration) }
+        timeout = eventLoop.scheduleTask(in: .nanoseconds(options.duration.inNanoseconds)) { [self] in finish(.duration) }
     }
 
     /// Begins to hand over. To be called once; what passed since the capture was made comes first.
-    /// - Parameter receive: called on the interface's loop; must not block.
+    /// - Parameter receive: called on the interface's first loop; must not block.
     public func deliver(to receive: @escaping @Sendable (Output) -> Void) {
-        loop.eventLoop.execute { [self] in
+        eventLoop.execute { [self] in
             self.receive = receive
             handOver()
         }
@@ -81,12 +85,12 @@ public final class PacketCapture: @unchecked Sendable {
 
     /// The reader has `byteCount` more of the bytes that it was given.
     public func release(_ byteCount: Int) {
-        loop.eventLoop.execute { [self] in tap.release(byteCount) }
+        eventLoop.execute { [self] in tap.release(byteCount) }
     }
 
     /// Ends the capture. What was captured still comes, and ``Output/end(_:_:)``.
     public func stop() {
-        loop.eventLoop.execute { [self] in finish(.stopped) }
+        eventLoop.execute { [self] in finish(.stopped) }
     }
 
     /// On the interface's loop.
@@ -97,10 +101,9 @@ public final class PacketCapture: @unchecked Sendable {
 
     /// Packets of some milliseconds go together: they cost one wake-up of the reader.
     private func scheduleHandOver() {
-        guard !isHandOverScheduled else { return }
-        isHandOverScheduled = true
-        loop.eventLoop.scheduleTask(in: Self.patience) { [self] in
-            isHandOverScheduled = false
+        guard !isHandOverScheduled.exchange(true, ordering: .relaxed) else { return }
+        eventLoop.scheduleTask(in: Self.patience) { [self] in
+            isHandOverScheduled.store(false, ordering: .relaxed)
             handOver()
         }
     }
@@ -117,7 +120,8 @@ public final class PacketCapture: @unchecked Sendable {
     private func detach() {
         timeout?.cancel()
         timeout = nil
-        loop.detach(self)
+        loops[0].detach(self)
+        for loop in loops.dropFirst() { loop.eventLoop.execute { [self] in loop.detach(self) } }
     }
 
     /// Bytes that may wait for a slow reader: some 30 ms of a gigabit.
@@ -151,23 +155,33 @@ extension WireGuardInterface {
     /// - Parameter application: what the file says of its writer.
     /// - Throws: (the future fails with) `PacketCaptureError`.
     public func capture(_ options: PacketCapture.Options, application: String) -> EventLoopFuture<PacketCapture> {
-        eventLoop.submit { try self.interfaceLoop.capture(options, application: application) }
+        eventLoop.submit {
+            let capture = PacketCapture(options, application: application, loops: self.members.map(\.loop))
+            do {
+                try self.members[0].loop.attach(capture)
+            } catch {
+                capture.finish(.stopped)
+                throw error
+            }
+            return capture
+        }.flatMap { capture in
+            // The first one decides; the others have room for what it has room for.
+            self.onEach { member in if member.loop.share.index > 0 { try? member.loop.attach(capture) } }.map { _ in capture }
+        }
     }
 
-    /// Whether packets pass by a capture. On the interface's loop; for tests.
-    package var hasTaps: Bool { interfaceLoop.core.taps != nil }
+    /// Whether packets pass by a capture on the first loop. On that loop; for tests.
+    package var hasTaps: Bool { members[0].loop.core.taps != nil }
 }
 
 extension InterfaceLoop {
-    fileprivate func capture(_ options: PacketCapture.Options, application: String) throws(PacketCaptureError) -> PacketCapture {
+    fileprivate func attach(_ capture: PacketCapture) throws(PacketCaptureError) {
         guard !isClosed else { throw .interfaceClosed }
-        guard captures.count < PacketCapture.maximumCaptures else { throw .tooMany }
-        let capture = PacketCapture(options, application: application, loop: self)
+        guard share.index > 0 || captures.count < PacketCapture.maximumCaptures else { throw .tooMany }
         captures.append(capture)
         let taps = core.taps ?? PacketTaps()
         taps.add(capture.tap)
         core.taps = taps
-        return capture
     }
 
     fileprivate func detach(_ capture: PacketCapture) {

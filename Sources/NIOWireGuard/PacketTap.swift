@@ -1,9 +1,10 @@
 import Inet
+import NIOConcurrencyHelpers
 import Noise
 import WGUserspace
 
-/// The captures of one interface, where its inner packets pass. There is no such object while nothing is captured.
-/// Bound to the interface's loop, like the core that holds it; sans-IO.
+/// The captures of one interface, where the inner packets of one of its loops pass. There is no such object while nothing is captured.
+/// Bound to that loop, like the core that holds it; sans-IO.
 package final class PacketTaps {
     private var taps: [PacketTap] = []
     /// Peers by ID, so that a packet costs no look-up of names.
@@ -63,7 +64,12 @@ package final class PacketTaps {
 }
 
 /// One capture: filters packets, writes them as pcapng into a bounded buffer, and counts those for which it has no room. Sans-IO.
-package final class PacketTap {
+///
+/// All loops of an interface write into it: the only lock of their path, and there while something is captured only.
+///
+/// Unchecked: what changes is touched under the lock; `onBytes` is set before there are packets.
+package final class PacketTap: @unchecked Sendable {
+    private let lock = NIOLock()
     private let options: PacketCapture.Options
     private let bufferLimit: Int
     private var writer = PcapngWriter()
@@ -72,11 +78,10 @@ package final class PacketTap {
     /// Bytes of the whole stream.
     private var streamBytes = 0
     private var reportedDrops: UInt64 = 0
-    package private(set) var counts = PacketCapture.Counts()
-    /// Why it takes no more packets; `nil` while it does.
-    package private(set) var end: PacketCapture.End?
-    /// Called whenever there is something more to take; must not call back.
-    package var onBytes: () -> Void = {}
+    private var tally = PacketCapture.Counts()
+    private var reason: PacketCapture.End?
+    /// Called whenever there is something more to take, on the loop that has written it; must not call back.
+    package var onBytes: @Sendable () -> Void = {}
 
     /// - Parameters:
     ///   - application: what the file says of its writer.
@@ -89,52 +94,76 @@ package final class PacketTap {
         streamBytes = writer.bytes.count
     }
 
+    package var counts: PacketCapture.Counts { lock.withLock { tally } }
+    /// Why it takes no more packets; `nil` while it does.
+    package var end: PacketCapture.End? { lock.withLock { reason } }
+
     package func record(_ packet: RawSpan, isInbound: Bool, peer: PublicKey?, comment: [UInt8], time: UInt64) {
-        guard end == nil else { return }
-        counts.seen += 1
-        for filter in options.filters where !filter.matches(packet, peer: peer) { return }
-        counts.matched += 1
+        lock.lock()
+        let hasMore = take(packet, isInbound: isInbound, peer: peer, comment: comment, time: time)
+        lock.unlock()
+        if hasMore { onBytes() }
+    }
+
+    /// Under the lock.
+    /// - Returns: whether there is more to take.
+    private func take(_ packet: RawSpan, isInbound: Bool, peer: PublicKey?, comment: [UInt8], time: UInt64) -> Bool {
+        guard reason == nil else { return false }
+        tally.seen += 1
+        for filter in options.filters where !filter.matches(packet, peer: peer) { return false }
+        tally.matched += 1
         let length = PcapngWriter.length(ofPacket: packet.byteCount, comment: comment, snapLength: options.snapLength)
-        let hasGap = counts.dropped > reportedDrops
+        let hasGap = tally.dropped > reportedDrops
         let needed = length + (hasGap ? PcapngWriter.statisticsLength : 0)
-        guard streamBytes + needed + PcapngWriter.statisticsLength <= options.maximumBytes else { return finish(.size, time: time) }
+        guard streamBytes + needed + PcapngWriter.statisticsLength <= options.maximumBytes else {
+            close(.size, time: time)
+            return true
+        }
         guard bytesUnderWay + writer.bytes.count + needed <= bufferLimit else {
-            counts.dropped += 1
-            return
+            tally.dropped += 1
+            return false
         }
         // Where packets are missing, the file says so.
         if hasGap { writeStatistics(time: time) }
         writer.packet(packet, at: time, isInbound: isInbound, comment: comment, snapLength: options.snapLength)
         streamBytes += length
-        counts.written += 1
-        if counts.written >= options.maximumPackets ?? .max { finish(.count, time: time) }
-        onBytes()
+        tally.written += 1
+        if tally.written >= options.maximumPackets ?? .max { close(.count, time: time) }
+        return true
     }
 
     /// Takes no more packets, and writes the counts behind the last one. The first end counts.
     package func finish(_ end: PacketCapture.End, time: UInt64) {
-        guard self.end == nil else { return }
-        self.end = end
+        let isFirst = lock.withLock { close(end, time: time) }
+        if isFirst { onBytes() }
+    }
+
+    @discardableResult
+    private func close(_ end: PacketCapture.End, time: UInt64) -> Bool {
+        guard reason == nil else { return false }
+        reason = end
         writeStatistics(time: time)
-        onBytes()
+        return true
     }
 
     /// The bytes that wait for the reader; they count against the buffer's limit until they are released.
     package func take() -> [UInt8] {
-        bytesUnderWay += writer.bytes.count
-        return writer.take()
+        lock.withLock {
+            bytesUnderWay += writer.bytes.count
+            return writer.take()
+        }
     }
 
-    package var waitingBytes: Int { writer.bytes.count }
+    package var waitingBytes: Int { lock.withLock { writer.bytes.count } }
 
     /// The reader has `byteCount` of the bytes that were taken.
-    package func release(_ byteCount: Int) { bytesUnderWay -= min(bytesUnderWay, byteCount) }
+    package func release(_ byteCount: Int) { lock.withLock { bytesUnderWay -= min(bytesUnderWay, byteCount) } }
 
     private func writeStatistics(time: UInt64) {
         let begun = writer.bytes.count
-        writer.statistics(counts, at: time, end: end)
+        writer.statistics(tally, at: time, end: reason)
         streamBytes += writer.bytes.count - begun
-        reportedDrops = counts.dropped
+        reportedDrops = tally.dropped
     }
 }
 

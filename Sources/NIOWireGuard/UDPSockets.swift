@@ -45,9 +45,15 @@ package final class UDPSockets: @unchecked Sendable {
         package var receiveErrors = 0
     }
 
-    struct Socket {
+    struct Socket: Sendable {
         let descriptor: CInt
         let channel: any Channel
+    }
+
+    /// A socket that is read, and is not sent by yet.
+    struct Prepared: Sendable {
+        let family: IPAddress.Family
+        let socket: Socket
     }
 
     let eventLoop: any EventLoop
@@ -58,6 +64,8 @@ package final class UDPSockets: @unchecked Sendable {
     private var v6: Socket?
     private var isClosed = false
     private(set) var handlers: Handlers?
+    /// Where loops share the port: who binds a family again that was lost. All loops have to bind it anew, in their order.
+    var restore: ((IPAddress.Family) -> Void)?
     /// In order. The rest of the batch that found no room and the one that was being made: whoever sends stops at `isBlocked`.
     var held: [HeldBatch] = []
     var supportsSegmentation = true
@@ -99,10 +107,15 @@ package final class UDPSockets: @unchecked Sendable {
     /// - Throws: (the future fails with) `InterfaceError.bindFailed` if the port is taken in either family, or if there is neither;
     ///   `.markRefused`.
     package func bind(port: UInt16, mark: UInt32 = 0, handlers: Handlers) -> EventLoopFuture<Void> {
+        begin(mark: mark, handlers: handlers)
+        return open(port: port).flatMapError { error in self.close().flatMapThrowing { throw error } }
+    }
+
+    /// For sockets that come from elsewhere (``SharedPort``): says what becomes of their datagrams.
+    func begin(mark: UInt32, handlers: Handlers) {
         eventLoop.preconditionInEventLoop()
         self.handlers = handlers
         self.mark = mark
-        return open(port: port).flatMapError { error in self.close().flatMapThrowing { throw error } }
     }
 
     /// Moves both families to another port. The new sockets are bound before the old ones are closed: if that fails, the old
@@ -134,6 +147,7 @@ package final class UDPSockets: @unchecked Sendable {
         isClosed = true
         held = []
         handlers = nil
+        restore = nil
         let channels = [v4, v6].compactMap { $0?.channel }
         (v4, v6) = (nil, nil)
         return EventLoopFuture.andAllComplete(channels.map { $0.close() }, on: eventLoop)
@@ -146,22 +160,60 @@ package final class UDPSockets: @unchecked Sendable {
         } catch {
             return eventLoop.makeFailedFuture(error)
         }
-        if pair.v4 == nil { logger.info("IPv4 is not available for WireGuard") }
-        if pair.v6 == nil { logger.debug("IPv6 is not available for WireGuard") }
+        pair.tellMissing(to: logger)
+        return prepare(pair).flatMap { [self] in install($0, port: pair.port) }
+    }
+
+    // MARK: Sockets from elsewhere
+
+    /// Makes channels of bound descriptors. They are read from now on; nothing is sent by them before they are installed.
+    /// - Throws: (the future fails with) what NIO refuses, or `TunnelError.interfaceClosed`; the descriptors are closed then.
+    func prepare(_ pair: DescriptorPair) -> EventLoopFuture<[Prepared]> {
+        eventLoop.preconditionInEventLoop()
+        guard !isClosed else {
+            pair.close()
+            return eventLoop.makeFailedFuture(TunnelError.interfaceClosed)
+        }
         let adopted = [(IPAddress.Family.v4, pair.v4), (.v6, pair.v6)].compactMap { family, descriptor in
-            descriptor.map { adopt($0, as: family).map { (family, $0) } }
+            descriptor.map { adopt($0, as: family).map { Prepared(family: family, socket: $0) } }
         }
         return EventLoopFuture.whenAllComplete(adopted, on: eventLoop).flatMap { [self] results in
-            let sockets = results.compactMap { try? $0.get() }
+            let prepared = results.compactMap { try? $0.get() }
             let failure = results.lazy.compactMap { if case .failure(let error) = $0 { error } else { nil } }.first
-            if let error = isClosed ? TunnelError.interfaceClosed : failure {
-                return EventLoopFuture.andAllComplete(sockets.map { $0.1.channel.close() }, on: eventLoop).flatMapThrowing { throw error }
-            }
-            let former = [v4, v6].compactMap { $0?.channel }
-            (v4, v6) = (nil, nil)
-            for (family, socket) in sockets { install(socket, as: family) }
-            self.port = pair.port
-            return EventLoopFuture.andAllComplete(former.map { $0.close() }, on: eventLoop)
+            guard let error = isClosed ? TunnelError.interfaceClosed : failure else { return eventLoop.makeSucceededFuture(prepared) }
+            return discard(prepared).flatMapThrowing { throw error }
+        }
+    }
+
+    func discard(_ prepared: [Prepared]) -> EventLoopFuture<Void> {
+        EventLoopFuture.andAllComplete(prepared.map { $0.socket.channel.close() }, on: eventLoop)
+    }
+
+    /// Puts prepared sockets in the place of those that there are, of all families.
+    func install(_ prepared: [Prepared], port: UInt16) -> EventLoopFuture<Void> {
+        eventLoop.preconditionInEventLoop()
+        guard !isClosed else { return discard(prepared).flatMapThrowing { throw TunnelError.interfaceClosed } }
+        let former = [v4, v6].compactMap { $0?.channel }
+        (v4, v6) = (nil, nil)
+        for socket in prepared { install(socket.socket, as: socket.family) }
+        self.port = port
+        return EventLoopFuture.andAllComplete(former.map { $0.close() }, on: eventLoop)
+    }
+
+    /// Closes one family, to be bound again.
+    func vacate(_ family: IPAddress.Family) -> EventLoopFuture<Void> {
+        eventLoop.preconditionInEventLoop()
+        let channel = self[family]?.channel
+        if family == .v4 { v4 = nil } else { v6 = nil }
+        return channel?.close() ?? eventLoop.makeSucceededVoidFuture()
+    }
+
+    /// Adopts one family again.
+    func restore(_ descriptor: CInt, as family: IPAddress.Family) -> EventLoopFuture<Void> {
+        prepare(DescriptorPair(v4: family == .v4 ? descriptor : nil, v6: family == .v6 ? descriptor : nil, port: port)).flatMap { [self] in
+            guard !isClosed, self[family] == nil else { return discard($0) }
+            for socket in $0 { install(socket.socket, as: family) }
+            return eventLoop.makeSucceededVoidFuture()
         }
     }
 
@@ -195,7 +247,7 @@ package final class UDPSockets: @unchecked Sendable {
         guard !isClosed, self[family]?.channel === channel else { return }
         if family == .v4 { v4 = nil } else { v6 = nil }
         logger.error("A UDP socket was closed by an error; binding it again", metadata: ["port": "\(port)", "family": "\(family)"])
-        reopen(family)
+        if let restore { restore(family) } else { reopen(family) }
     }
 
     private func reopen(_ family: IPAddress.Family) {
@@ -221,5 +273,5 @@ package final class UDPSockets: @unchecked Sendable {
     }
 
     /// An error that comes back at once must not become a busy loop.
-    private static let reopenPause = TimeAmount.milliseconds(50)
+    static let reopenPause = TimeAmount.milliseconds(50)
 }

@@ -35,9 +35,19 @@ public final class WireGuardDatagramChannel: Channel, ChannelCore, @unchecked Se
     private let writable = Atomic<Bool>(true)
 
     private var state = DatagramChannelState()
-    private var port: DatagramPort?
+    /// One for each loop of the interface, by its number: the lanes of the channel.
+    private var ports: [DatagramPort] = []
+    /// The lane of what goes to an address.
+    private var lane: (IPAddress) -> Int = { _ in 0 }
+    /// While it opens: what the lanes have still to open.
+    private var lanesToOpen = 0
+    private var opening: DatagramPort.Opening?
+    private var opened: (local: SocketEndpoint, remote: SocketEndpoint?)?
+    /// Batches of other lanes than the one that answered the last read, at most one of each.
+    private var surplus = CircularBuffer<[AddressedEnvelope<ByteBuffer>]>()
     private var openPromise: EventLoopPromise<Void>?
     private var isConnected = false
+    private var connectedAddress: IPAddress?
     /// A write's promise may write and flush again: the outermost flush takes it along, so that the stack stays flat.
     private var isFlushing = false
     private var isReadPending = false
@@ -83,9 +93,14 @@ public final class WireGuardDatagramChannel: Channel, ChannelCore, @unchecked Se
     // MARK: Becoming a socket
 
     /// Ties the channel to the interface. Then its initializer adds handlers, and `open` follows.
-    func start(port: DatagramPort) {
+    /// - Parameter lane: the number of the port for an address; not asked if there is only one.
+    func start(ports: [DatagramPort], lane: @escaping @Sendable (IPAddress) -> Int) {
         eventLoop.preconditionInEventLoop()
-        self.port = port
+        self.ports = ports
+        if ports.count > 1 {
+            self.lane = lane
+            state = DatagramChannelState(laneCount: ports.count)
+        }
         state.register()
     }
 
@@ -99,25 +114,25 @@ public final class WireGuardDatagramChannel: Channel, ChannelCore, @unchecked Se
         openPromise = promise
         hasAnnouncedRegistration = true
         pipeline.fireChannelRegistered()
-        port?.request(.open(opening))
+        self.opening = opening
+        lanesToOpen = ports.count
+        ports.first?.request(.open(opening))
     }
 
     // MARK: Notices of the interface
 
-    func handle(_ notice: DatagramPort.Notice) {
+    func handle(_ notice: DatagramPort.Notice, from lane: Int) {
         eventLoop.preconditionInEventLoop()
         switch notice {
-        case .opened(let local, let remote): activate(local: local, remote: remote)
+        case .opened(let local, let remote): handleOpened(local: local, remote: remote, lane: lane)
         case .received(let envelopes):
-            isReadPending = false
-            for envelope in envelopes {
-                guard state.isOpen else { return }
-                pipeline.fireChannelRead(envelope)
+            // With several lanes one read is answered by each.
+            if ports.count > 1, !isReadPending {
+                if state.isOpen { surplus.append(envelopes) }
+            } else {
+                deliver(envelopes)
             }
-            guard state.isOpen else { return }
-            pipeline.fireChannelReadComplete()
-            readIfAutomatic()
-        case .written(let outcomes): handleWritten(outcomes)
+        case .written(let outcomes): handleWritten(outcomes, lane: lane)
         case .failed(let failure):
             guard state.isActive else { return }
             if isConnected, failure.reason == .unreachable {
@@ -125,13 +140,46 @@ public final class WireGuardDatagramChannel: Channel, ChannelCore, @unchecked Se
             } else if let remote = SocketAddress(failure.remote) {
                 pipeline.fireUserInboundEventTriggered(DeliveryFailure(remote: remote, reason: failure.reason))
             }
-        case .closed(let error): tearDown(error)
+        case .closed(let error):
+            let others = ports
+            tearDown(error)
+            close(others)
         }
+    }
+
+    /// The first lane chooses the port, and decides whether it is free; it is closed last, so that the others have it free then, too.
+    private func handleOpened(local: SocketEndpoint, remote: SocketEndpoint?, lane: Int) {
+        guard var opening else { return }
+        lanesToOpen -= 1
+        if lane == 0 {
+            opened = (local, remote)
+            opening.port = local.port
+            for port in ports.dropFirst() { port.request(.open(opening)) }
+        }
+        guard lanesToOpen == 0, let opened else { return }
+        self.opening = nil
+        activate(local: opened.local, remote: opened.remote)
+    }
+
+    private func close(_ ports: [DatagramPort]) {
+        for port in ports.reversed() { port.request(.close) }
+    }
+
+    private func deliver(_ envelopes: [AddressedEnvelope<ByteBuffer>]) {
+        isReadPending = false
+        for envelope in envelopes {
+            guard state.isOpen else { return }
+            pipeline.fireChannelRead(envelope)
+        }
+        guard state.isOpen else { return }
+        pipeline.fireChannelReadComplete()
+        readIfAutomatic()
     }
 
     private func activate(local: SocketEndpoint, remote: SocketEndpoint?) {
         guard state.activate() else { return }
         isConnected = remote != nil
+        connectedAddress = remote?.address
         let (localAddress, remoteAddress) = (SocketAddress(local), remote.flatMap { SocketAddress($0) })
         addresses.withLockedValue { $0 = (localAddress, remoteAddress) }
         active.store(true, ordering: .releasing)
@@ -145,9 +193,9 @@ public final class WireGuardDatagramChannel: Channel, ChannelCore, @unchecked Se
         if state.hasFlushed { flush0() }
     }
 
-    private func handleWritten(_ outcomes: [TunnelError?]) {
+    private func handleWritten(_ outcomes: [TunnelError?], lane: Int) {
         guard state.isOpen else { return }
-        let done = outcomes.map { (state.removeFirst(), $0) }
+        let done = outcomes.map { (state.removeFirst(of: lane), $0) }
         if state.bufferedBytes <= waterMark.low, !writable.load(ordering: .relaxed) {
             writable.store(true, ordering: .releasing)
             pipeline.fireChannelWritabilityChanged()
@@ -165,7 +213,9 @@ public final class WireGuardDatagramChannel: Channel, ChannelCore, @unchecked Se
         let wasActive = hasAnnouncedActive
         guard state.close() else { return }
         active.store(false, ordering: .releasing)
-        port = nil
+        ports = []
+        surplus = []
+        opening = nil
         let failure: any Error = error ?? ChannelError.ioOnClosedChannel
         for promise in state.removeAllPromises() { promise.fail(failure) }
         let opening = openPromise
@@ -222,7 +272,9 @@ public final class WireGuardDatagramChannel: Channel, ChannelCore, @unchecked Se
             promise?.fail(TunnelError.queueFull)
             return
         }
-        state.append(datagram, promise: promise)
+        // A connected socket is where it sends to.
+        let lane = ports.count > 1 ? (datagram.remote?.address ?? connectedAddress).map(lane) ?? 0 : 0
+        state.append(datagram, lane: lane, promise: promise)
         if state.bufferedBytes > waterMark.high, writable.load(ordering: .relaxed) {
             writable.store(false, ordering: .releasing)
             pipeline.fireChannelWritabilityChanged()
@@ -244,15 +296,26 @@ public final class WireGuardDatagramChannel: Channel, ChannelCore, @unchecked Se
         isFlushing = true
         defer { isFlushing = false }
         repeat {
-            let datagrams = state.takeFlushed()
-            if !datagrams.isEmpty { port?.request(.write(datagrams)) }
+            for (lane, datagrams) in state.takeFlushed().enumerated() where !datagrams.isEmpty && ports.indices.contains(lane) {
+                ports[lane].request(.write(datagrams))
+            }
         } while state.hasFlushed
     }
 
     public func read0() {
         guard state.isActive, !isReadPending else { return }
         isReadPending = true
-        port?.request(.read(maximum: Int(clamping: maximumPerRead)))
+        guard surplus.isEmpty else { return deliverSurplus() }
+        for port in ports { port.request(.read(maximum: Int(clamping: maximumPerRead))) }
+    }
+
+    /// On the next tick: a handler that reads is on the stack.
+    private func deliverSurplus() {
+        eventLoop.execute { [self] in
+            // Reading may have been paused meanwhile.
+            guard isReadPending, let batch = surplus.popFirst() else { return }
+            deliver(batch)
+        }
     }
 
     public func close0(error: any Error, mode: CloseMode, promise: EventLoopPromise<Void>?) {
@@ -265,9 +328,9 @@ public final class WireGuardDatagramChannel: Channel, ChannelCore, @unchecked Se
             return
         }
         if let promise { closeFuture.cascade(to: promise) }
-        let port = self.port
+        let ports = ports
         tearDown(nil)
-        port?.request(.close)
+        close(ports)
     }
 
     public func triggerUserOutboundEvent0(_ event: Any, promise: EventLoopPromise<Void>?) {
@@ -291,7 +354,7 @@ public final class WireGuardDatagramChannel: Channel, ChannelCore, @unchecked Se
             if value && !wasAutomatic { readIfAutomatic() }
             if !value && isReadPending {
                 isReadPending = false
-                port?.request(.pauseRead)
+                for port in ports { port.request(.pauseRead) }
             }
         case (is ChannelOptions.Types.WriteBufferWaterMarkOption, let value as ChannelOptions.Types.WriteBufferWaterMark):
             waterMark = value

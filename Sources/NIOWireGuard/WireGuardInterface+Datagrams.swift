@@ -3,13 +3,16 @@ import NIOCore
 import TCPStack
 
 /// UDP inside the tunnel. Safe to use from any thread.
+///
+/// Where the interface has several loops, a socket is one on each of them: it hears the peers of all, and what it sends goes to the loop
+/// of the peer that it is for.
 extension WireGuardInterface {
     /// Opens a UDP socket on a virtual address: a channel of `AddressedEnvelope<ByteBuffer>`.
     /// - Parameters:
     ///   - address: one of our addresses; `nil` is all of them, of both families.
     ///   - port: the UDP port inside the tunnel; `nil` takes a random one.
     ///   - options: bounds of the queues, hop limit, traffic class.
-    ///   - eventLoop: where the channel's pipeline runs; `nil` is the interface's own loop.
+    ///   - eventLoop: where the channel's pipeline runs; `nil` is the interface's first loop.
     ///   - initializer: adds the handlers, on the channel's loop, before it becomes active.
     /// - Returns: the channel once it is active. Fails with `TunnelError`.
     public func bindUDP(
@@ -37,10 +40,10 @@ extension WireGuardInterface {
         initializer: @escaping @Sendable (any Channel) -> EventLoopFuture<Void>
     ) -> EventLoopFuture<any Channel> {
         let loop = eventLoop ?? self.eventLoop
-        let interfaceLoop = interfaceLoop
         return loop.flatSubmit {
             let channel = WireGuardDatagramChannel(eventLoop: loop)
-            channel.start(port: DatagramPort(interface: interfaceLoop, channel: channel))
+            let ports = self.members.enumerated().map { DatagramPort(interface: $1.loop, channel: channel, lane: $0) }
+            channel.start(ports: ports) { remote in self.facts.withLockedValue { $0.directory.loop(owning: remote) } }
             return initializer(channel).flatMap {
                 let promise = loop.makePromise(of: Void.self)
                 channel.open(opening, promise: promise)

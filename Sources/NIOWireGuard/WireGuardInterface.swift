@@ -16,19 +16,33 @@ import WGUserspace
 /// Safe to use from any thread. The datagrams, timers and connections run on one event loop; the pipelines of channels run
 /// there too unless another loop is asked for.
 ///
-/// Unchecked: its mutable state is touched on `eventLoop` only.
+/// ## Several loops
+/// An interface may run on several event loops (``start(_:onEach:stack:logger:onPeerEvent:)``). Each peer belongs to one of them, chosen
+/// by its public key, with its session, its connections and all of its work; the loops share the UDP port and nothing else. A peer is
+/// never faster than one loop, and bounds of the stack are each loop's own.
+///
+/// Unchecked: its mutable state is touched on the event loops only, or locked.
 public final class WireGuardInterface: @unchecked Sendable {
-    /// The loop that carries the tunnel. Channels on this loop save a thread hop for each read and write.
+    /// The first loop that carries the tunnel; the only one as a rule. Channels on the loop of their peer save a thread hop for each read
+    /// and write.
     public let eventLoop: any EventLoop
-    let interfaceLoop: InterfaceLoop
-    let resolver: EndpointResolver
+    /// One for each loop, at least one.
+    let members: [Member]
+    /// `nil` with one loop, which binds its own sockets.
+    let sharedPort: SharedPort?
     /// What any thread may ask for, as it was last changed.
     let facts: NIOLockedValueBox<Facts>
+
+    struct Member: Sendable {
+        let loop: InterfaceLoop
+        let resolver: EndpointResolver
+    }
 
     struct Facts: Sendable {
         var listenPort: UInt16
         var publicKey: PublicKey
         var addresses: [InterfaceAddress]
+        var directory: PeerDirectory
     }
 
     /// The UDP port that is bound.
@@ -37,15 +51,57 @@ public final class WireGuardInterface: @unchecked Sendable {
     public var publicKey: PublicKey { facts.withLockedValue { $0.publicKey } }
     /// The inner addresses.
     public var addresses: [InterfaceAddress] { facts.withLockedValue { $0.addresses } }
+    /// How many loops there are; fewer than asked for if the kernel cannot share a port among them.
+    public var loopCount: Int { members.count }
+    /// The number of the loop that has the peer, or would: 0 to `loopCount - 1`.
+    public func loopNumber(of peer: PublicKey) -> Int { LoopShare(0, of: members.count).loop(of: peer) }
 
-    private init(loop: InterfaceLoop, resolver: EndpointResolver, facts: Facts) {
-        eventLoop = loop.eventLoop
-        interfaceLoop = loop
-        self.resolver = resolver
+    init(members: [Member], sharedPort: SharedPort?, facts: Facts) {
+        eventLoop = members[0].loop.eventLoop
+        self.members = members
+        self.sharedPort = sharedPort
         self.facts = NIOLockedValueBox(facts)
     }
 
-    /// What an interface tells its owner, on its event loop.
+    /// For tests: a loop loses a socket, as after a read error.
+    package func loseSocket(of loop: Int, _ family: IPAddress.Family) -> EventLoopFuture<Void> {
+        let interfaceLoop = members[loop].loop
+        return interfaceLoop.eventLoop.flatSubmit { interfaceLoop.sockets.closeForTesting(family) }
+    }
+
+    // MARK: Loops
+
+    func member(of peer: PublicKey) -> Member { members[loopNumber(of: peer)] }
+
+    /// Where connections to `address` belong.
+    func member(owning address: IPAddress) -> Member {
+        members.count == 1 ? members[0] : members[facts.withLockedValue { $0.directory.loop(owning: address) }]
+    }
+
+    /// Runs `body` on every loop.
+    /// - Returns: the results in the order of the loops, on the first one.
+    func onEach<Result: Sendable>(_ body: @escaping @Sendable (Member) throws -> Result) -> EventLoopFuture<[Result]> {
+        EventLoopFuture.whenAllSucceed(members.map { member in member.loop.eventLoop.submit { try body(member) } }, on: eventLoop)
+    }
+
+    /// The same for what takes longer.
+    func awaitEach(_ body: @escaping @Sendable (Member) -> EventLoopFuture<Void>) -> EventLoopFuture<Void> {
+        EventLoopFuture.andAllSucceed(members.map { member in member.loop.eventLoop.flatSubmit { body(member) } }, on: eventLoop)
+    }
+
+    /// Changes the peers: of the directory, then of each loop. All loops hear of all changes in the order in which the directory saw them,
+    /// so that they agree in the end who owns what, whoever changes what at the same time.
+    func change<Result: Sendable>(
+        _ update: (inout PeerDirectory) -> [AllowedIPsPlacement],
+        _ body: @escaping @Sendable (Member, [AllowedIPsPlacement]) throws -> Result
+    ) -> EventLoopFuture<[Result]> {
+        facts.withLockedValue { facts in
+            let placement = update(&facts.directory)
+            return onEach { try body($0, placement) }
+        }
+    }
+
+    /// What an interface tells its owner, on the event loop of the peer.
     public enum PeerEvent: Equatable, Sendable {
         case sessionEstablished(PublicKey)
         case endpointChanged(PublicKey, SocketEndpoint)
@@ -64,75 +120,20 @@ public final class WireGuardInterface: @unchecked Sendable {
         case underLoad(Bool)
     }
 
-    /// Binds the sockets and starts.
-    /// - Parameters:
-    ///   - stack: limits and timers of the TCP/IP stack. Its MTU is taken from `configuration`.
-    ///   - onPeerEvent: called on `eventLoop`; must not block.
-    /// - Throws: (the future fails with) `InterfaceError` if no socket can be bound.
-    public static func start(
-        _ configuration: InterfaceConfiguration, on eventLoop: any EventLoop, stack: StackConfiguration = .init(),
-        logger: Logger = Logger(label: "wireguard"), onPeerEvent: @escaping @Sendable (PeerEvent) -> Void = { _ in }
-    ) -> EventLoopFuture<WireGuardInterface> {
-        start(
-            configuration, on: eventLoop, stack: stack, logger: logger, resolveHost: SystemEdges.resolveHost, onPeerEvent: onPeerEvent)
-    }
-
-    /// As above, with a resolver of host names and a clock of suspensions.
-    package static func start(
-        _ configuration: InterfaceConfiguration, on eventLoop: any EventLoop, stack: StackConfiguration = .init(),
-        logger: Logger = Logger(label: "wireguard"), resolveHost: @escaping SystemEdges.HostLookUp,
-        timeSuspended: @escaping @Sendable () -> Duration = SystemEdges.timeSuspended,
-        onPeerEvent: @escaping @Sendable (PeerEvent) -> Void = { _ in }
-    ) -> EventLoopFuture<WireGuardInterface> {
-        eventLoop.flatSubmit {
-            var stackConfiguration = stack
-            stackConfiguration.mtu = configuration.mtu
-            var deviceConfiguration = DeviceConfiguration()
-            deviceConfiguration.mtu = configuration.mtu
-            deviceConfiguration.lastSentTimestamp = configuration.lastSentTimestamp
-            deviceConfiguration.cipher = configuration.cipher
-            let device = Device(
-                privateKey: configuration.privateKey.key.copy(), configuration: deviceConfiguration, random: SystemEdges.random)
-            let publicKey = device.publicKey
-            let core = InterfaceCore(
-                device: device,
-                stack: Stack(
-                    configuration: stackConfiguration, random: SystemEdges.random, textSource: ByteBufferBlocks()))
-            let loop = InterfaceLoop(eventLoop: eventLoop, core: core, logger: logger, timeSuspended: timeSuspended)
-            let resolver = EndpointResolver(interface: loop, logger: logger, resolveHost: resolveHost)
-            loop.addresses = configuration.addresses
-            loop.withCore { core, now in
-                core.stack.setAddresses(configuration.addresses.map(\.address), now: now)
-            }
-            return loop.start(port: configuration.listenPort, mark: configuration.fwmark) { event in
-                resolver.handle(event)
-                if let told = loop.publicEvent(event) { onPeerEvent(told) }
-            }.flatMapThrowing {
-                for peer in configuration.peers { try loop.setPeer(peer, resolver: resolver) }
-                return WireGuardInterface(
-                    loop: loop, resolver: resolver,
-                    facts: Facts(listenPort: loop.sockets.port, publicKey: publicKey, addresses: configuration.addresses))
-            }.flatMapError { error in
-                // The sockets and the events' closure hold the loop.
-                loop.close().flatMapThrowing { throw error }
-            }
-        }
-    }
-
     /// Opens a TCP connection through the tunnel.
     /// - Parameters:
     ///   - remote: the virtual address and port.
     ///   - source: one of our addresses; `nil` takes the one whose block holds `remote`, else the first of its family.
     ///   - options: time limits and keepalive of this connection.
-    ///   - eventLoop: where the channel's pipeline runs; `nil` is the interface's own loop.
+    ///   - eventLoop: where the channel's pipeline runs; `nil` is the loop of the peer.
     ///   - initializer: adds the handlers, on the channel's loop, before it connects.
     /// - Returns: the channel once it is connected. Fails with `TunnelError`.
     public func connect(
         to remote: SocketEndpoint, from source: IPAddress? = nil, options: ConnectionOptions = .tunnelDefault,
         on eventLoop: (any EventLoop)? = nil, initializer: @escaping @Sendable (any Channel) -> EventLoopFuture<Void>
     ) -> EventLoopFuture<any Channel> {
-        let loop = eventLoop ?? self.eventLoop
-        let interfaceLoop = interfaceLoop
+        let interfaceLoop = member(owning: remote.address).loop
+        let loop = eventLoop ?? interfaceLoop.eventLoop
         return loop.flatSubmit {
             let channel = WireGuardChannel(eventLoop: loop, options: options)
             channel.start(port: ConnectionPort(interface: interfaceLoop, channel: channel, id: nil))
@@ -151,15 +152,16 @@ public final class WireGuardInterface: @unchecked Sendable {
     /// - Parameters:
     ///   - address: one of our addresses; `nil` is all of them.
     ///   - port: the TCP port inside the tunnel.
-    ///   - backlog: how many connections may wait, half open and established each.
-    ///   - group: where the pipelines of accepted channels run; `nil` is the interface's own loop.
+    ///   - backlog: how many connections may wait, half open and established each, on each loop.
+    ///   - group: where the pipelines of accepted channels run; `nil` is the loop of the peer.
     ///   - initializer: adds the handlers to each accepted channel, on its loop, before it becomes active.
     public func listen(
         address: IPAddress? = nil, port: UInt16, backlog: Int = 256, options: ConnectionOptions = .tunnelDefault,
         group: (any EventLoopGroup)? = nil, initializer: @escaping @Sendable (any Channel) -> EventLoopFuture<Void>
     ) -> EventLoopFuture<WireGuardListener> {
-        let interfaceLoop = interfaceLoop
-        return eventLoop.submit {
+        let listener = WireGuardListener()
+        return onEach { member in
+            let interfaceLoop = member.loop
             let id = try interfaceLoop.listen(address: address, port: port, backlog: backlog, options: options) { id, endpoints in
                 let loop = group?.next() ?? interfaceLoop.eventLoop
                 let channel = WireGuardChannel(eventLoop: loop, options: options)
@@ -176,7 +178,10 @@ public final class WireGuardInterface: @unchecked Sendable {
                 }
                 if loop === interfaceLoop.eventLoop { begin() } else { loop.execute(begin) }
             }
-            return WireGuardListener(interface: interfaceLoop, id: id)
+            listener.add(id, of: interfaceLoop)
+        }.map { _ in listener }.flatMapError { error in
+            // One loop may have room for one more listener, and another one not.
+            listener.close(on: self.eventLoop).flatMapThrowing { throw error }
         }
     }
 
@@ -186,40 +191,49 @@ public final class WireGuardInterface: @unchecked Sendable {
     /// peer end with `TunnelError.aborted`.
     /// - Throws: (the future fails with) `TunnelError.interfaceClosed`.
     public func setPeer(_ peer: InterfaceConfiguration.Peer) -> EventLoopFuture<Void> {
-        eventLoop.submit { try self.interfaceLoop.setPeer(peer, resolver: self.resolver) }
+        change {
+            $0.setPeer(peer.publicKey, allowedIPs: peer.allowedIPs)
+        } _: { member, placement in
+            try member.loop.setPeer(peer, placement: placement, resolver: member.resolver)
+        }.map { _ in }
     }
 
     /// Removes the peer: its keys are wiped, its connections end with `TunnelError.aborted`.
     public func removePeer(_ publicKey: PublicKey) -> EventLoopFuture<Void> {
-        eventLoop.submit { self.interfaceLoop.removePeer(publicKey, resolver: self.resolver) }
+        change {
+            $0.removePeer(publicKey)
+        } _: { member, placement in
+            member.loop.removePeer(publicKey, placement: placement, resolver: member.resolver)
+        }.map { _ in }
     }
 
     /// Tells where the peer was seen last and starts a handshake with it: how a restarted gateway finds its agents.
     /// A peer that is already reachable somewhere keeps its endpoint; an unknown one is ignored.
     public func contact(_ publicKey: PublicKey, at endpoint: SocketEndpoint) -> EventLoopFuture<Void> {
-        eventLoop.submit { try self.interfaceLoop.contact(publicKey, at: endpoint) }
+        let loop = member(of: publicKey).loop
+        return loop.eventLoop.submit { try loop.contact(publicKey, at: endpoint) }.hop(to: eventLoop)
     }
 
     /// What the peers, connections and sockets are doing.
-    public func status() -> EventLoopFuture<InterfaceStatus> {
-        eventLoop.submit { self.interfaceLoop.status() }
-    }
+    public func status() -> EventLoopFuture<InterfaceStatus> { onEach { $0.loop.status() }.map { InterfaceStatus(joining: $0) } }
 
     /// TCP connections with their peers, those first for whom most waits.
     /// - Parameter limit: how many are told of.
     /// - Returns: at most `limit` connections, and how many more there are.
     public func connections(limit: Int) -> EventLoopFuture<(connections: [InterfaceConnection], more: Int)> {
-        eventLoop.submit { self.interfaceLoop.connections(limit: limit) }
+        onEach { $0.loop.connections(limit: limit) }.map { InterfaceConnection.join($0, limit: limit) }
     }
 
     /// Bytes that came from the peer whose allowed IPs hold `address`; 0 if nobody does. Cheap, unlike ``status()``.
     public func receivedBytes(fromPeerOwning address: IPAddress) -> EventLoopFuture<UInt64> {
-        eventLoop.submit { self.interfaceLoop.receivedBytes(fromPeerOwning: address) }
+        let loop = member(owning: address).loop
+        return loop.eventLoop.submit { loop.receivedBytes(fromPeerOwning: address) }.hop(to: eventLoop)
     }
 
     /// Waits until the peers have acknowledged what closed channels had still to send, at most for `limit`.
     public func drain(within limit: TimeAmount) -> EventLoopFuture<Void> {
-        eventLoop.flatSubmit { self.interfaceLoop.drain(until: .now() + limit) }
+        let deadline = NIODeadline.now() + limit
+        return awaitEach { $0.loop.drain(until: deadline) }
     }
 
     /// Resets every connection and closes the sockets. Keys are wiped. Completes when every channel has closed, so the loops of
@@ -228,26 +242,33 @@ public final class WireGuardInterface: @unchecked Sendable {
     /// What an application has closed itself may still have bytes to send: they are lost, unless `drain` has been waited for.
     public func close() -> EventLoopFuture<Void> {
         eventLoop.flatSubmit {
-            self.resolver.close()
-            return self.interfaceLoop.close()
+            self.sharedPort?.close()
+            return self.awaitEach { member in
+                member.resolver.close()
+                return member.loop.close()
+            }
         }
     }
 }
 
 /// A TCP listener inside the tunnel.
 public final class WireGuardListener: Sendable {
-    private let interface: InterfaceLoop
-    private let id: ListenerID
+    private let places = NIOLockedValueBox<[(interface: InterfaceLoop, id: ListenerID)]>([])
 
-    init(interface: InterfaceLoop, id: ListenerID) {
-        self.interface = interface
-        self.id = id
-    }
+    init() {}
+
+    func add(_ id: ListenerID, of interface: InterfaceLoop) { places.withLockedValue { $0.append((interface, id)) } }
 
     /// Stops accepting; accepted connections live on.
     public func close() -> EventLoopFuture<Void> {
-        let (interface, id) = (interface, id)
-        return interface.eventLoop.submit { interface.closeListener(id) }
+        // It was given away with one place at least.
+        let first = places.withLockedValue { $0.first?.interface.eventLoop }
+        return close(on: first ?? MultiThreadedEventLoopGroup.singleton.next())
+    }
+
+    func close(on eventLoop: any EventLoop) -> EventLoopFuture<Void> {
+        let ends = places.withLockedValue { $0 }.map { interface, id in interface.eventLoop.submit { interface.closeListener(id) } }
+        return EventLoopFuture.andAllComplete(ends, on: eventLoop)
     }
 }
 

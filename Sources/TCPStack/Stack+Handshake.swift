@@ -10,6 +10,12 @@ public struct SYNCounters: Sendable, Equatable {
     public internal(set) var synCookiesRejected: UInt64 = 0
 
     public init() {}
+
+    mutating func add(_ other: SYNCounters) {
+        synCookiesSent &+= other.synCookiesSent
+        synCookiesAccepted &+= other.synCookiesAccepted
+        synCookiesRejected &+= other.synCookiesRejected
+    }
 }
 
 /// Passive opens: LISTEN and SYN-RECEIVED, until a `TCPConnection` takes over.

@@ -40,6 +40,28 @@ public struct StackTotals: Sendable, Equatable {
 
     package init() {}
 
+    /// Adds those of another stack.
+    package mutating func add(_ other: StackTotals) {
+        activeOpens &+= other.activeOpens
+        passiveOpens &+= other.passiveOpens
+        segmentsReceived &+= other.segmentsReceived
+        segmentsSent &+= other.segmentsSent
+        segmentsRetransmitted &+= other.segmentsRetransmitted
+        retransmissionTimeouts &+= other.retransmissionTimeouts
+        resetsReceived &+= other.resetsReceived
+        resetsSent &+= other.resetsSent
+        bytesSent &+= other.bytesSent
+        bytesReceived &+= other.bytesReceived
+        for index in connections.indices { connections[index] += other.connections[index] }
+        halfOpen += other.halfOpen
+        bufferedBytes += other.bufferedBytes
+        bufferMemory += other.bufferMemory
+        evictions &+= other.evictions
+        synCookies.add(other.synCookies)
+        fragmentMemory += other.fragmentMemory
+        outOfOrderRanges += other.outOfOrderRanges
+    }
+
     mutating func add(_ counters: TCPConnection.Counters) {
         segmentsRetransmitted &+= UInt64(counters.retransmittedSegments)
         retransmissionTimeouts &+= UInt64(counters.timeouts)

@@ -153,5 +153,7 @@ package struct AllowedIPs {
         UInt32(family.rawValue) << 8 | UInt32(truncatingIfNeeded: length)
     }
 
+    /// In place of a peer: the prefix belongs to a peer of another loop (``LoopShare``), and to none of this table.
+    package static let elsewhere = Int(UInt32.max)
     private static let minimumSlots = 16
 }

@@ -38,6 +38,8 @@ package enum Constants {
     package static let farAheadSeconds: UInt64 = 24 * 3600
     /// Cookie replies that wait to be sent; a sender that gets none asks again in 5 s.
     package static let maximumCookieReplies = 512
+    /// Initiations between two loops of an interface that wait to be given to the other one, or to be answered there.
+    package static let maximumHandedInitiations = 512
     /// WG §5.4.6: the inner packet is padded to a multiple of this.
     package static let paddingMultiple = 16
     /// Events that wait to be polled; what comes then is lost and counted.

@@ -3,10 +3,10 @@ import Noise
 
 extension Device {
     /// Whether handshake messages wait to be handled.
-    public var hasQueuedHandshakes: Bool { handshakes.count > 0 }
+    public var hasQueuedHandshakes: Bool { handshakes.count > 0 || !handedInitiations.isEmpty }
 
     /// How many handshake messages wait.
-    public var queuedHandshakeCount: Int { handshakes.count }
+    public var queuedHandshakeCount: Int { handshakes.count + handedInitiations.count }
 
     /// Whether handshakes have to show a cookie now.
     public func isUnderLoad(now: Instant) -> Bool { load.isUnderLoad(now: now) }
@@ -19,6 +19,7 @@ extension Device {
     public mutating func handleQueuedHandshake(now: Instant, wallTime: WallTime) -> ReceiveResult? {
         load.noteQueue(handshakes.count, now: now)
         noteLoad(now: now)
+        if let handed = handedInitiations.popFirst() { return accept(handed, now: now, wallTime: wallTime) }
         var work = HandshakeQueue.MessageBuffer(repeating: 0)
         guard let entry = handshakes.popFirst(into: &work) else { return nil }
         // Integers have no padding, so that looking at their bytes is sound.
@@ -101,9 +102,23 @@ extension Device {
         _ message: RawSpan, from source: SocketEndpoint, to local: IPAddress?, now: Instant, wallTime: WallTime
     ) -> ReceiveResult {
         do throws(HandshakeError) {
-            var handshake = try ResponderHandshake.receive(initiation: message, staticKey: privateKey, staticPublic: publicKey)
-            guard let place = placeByKey[handshake.remoteStatic] else { return .dropped(.unknownPeer) }
-            guard agree(withPeerAt: place) else { return .dropped(.unusablePeer) }
+            let handshake = try ResponderHandshake.receive(initiation: message, staticKey: privateKey, staticPublic: publicKey)
+            let loop = configuration.share.loop(of: handshake.remoteStatic)
+            guard loop == configuration.share.index else { return handOver(handshake, from: source, to: local, loop: loop) }
+            return accept(handshake, from: source, to: local, now: now, wallTime: wallTime)
+        } catch {
+            return .dropped(DropReason(error))
+        }
+    }
+
+    /// The rest of an initiation, whose static key has been read.
+    mutating func accept(
+        _ initiation: consuming ResponderHandshake, from source: SocketEndpoint, to local: IPAddress?, now: Instant, wallTime: WallTime
+    ) -> ReceiveResult {
+        var handshake = initiation
+        guard let place = placeByKey[handshake.remoteStatic] else { return .dropped(.unknownPeer) }
+        guard agree(withPeerAt: place) else { return .dropped(.unusablePeer) }
+        do throws(HandshakeError) {
             let timestamp = try handshake.openTimestamp(precomputedStaticStatic: peers[place].staticStatic)
             let verdict = peers[place].timestamps.judge(timestamp, wallTime: wallTime)
             guard verdict != .refused else {
@@ -121,7 +136,7 @@ extension Device {
             counters.initiationsReceived &+= 1
             peers[place].handshakes.initiationsReceived &+= 1
             peers[place].lastInitiationAcceptedAt = now
-            peers[place].authenticatedReceived(byteCount: message.byteCount, now: now)
+            peers[place].authenticatedReceived(byteCount: HandshakeMessage.initiationByteCount, now: now)
             peers[place].timers.sessionDerived(now: now, random: random)
             roam(place, to: source, at: local)
             outbox.enqueue(&peers[place])

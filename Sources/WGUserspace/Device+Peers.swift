@@ -114,7 +114,7 @@ extension Device {
     /// Wipes all sessions and handshakes, because the machine was suspended or will be. Peers stay, and begin anew when there is traffic;
     /// those with a persistent keepalive at once.
     public mutating func wipeSessions(now: Instant) {
-        cookieChecker = CookieChecker()
+        cookieChecker = CookieChecker(root: configuration.cookieRoot)
         for place in peers.places where peers.contains(place) {
             peers[place].wipe(indices: &indices)
             guard peers[place].keepaliveInterval != nil else { continue }
@@ -136,7 +136,10 @@ extension Device {
     public var peerIDs: [PeerID] { peers.places.filter { peers.contains($0) }.map { peers[$0].id } }
 
     /// The peer that owns the longest prefix with an inner address in it.
-    public func peer(owning address: IPAddress) -> PeerID? { routes.lookup(address).map { peers[$0].id } }
+    public func peer(owning address: IPAddress) -> PeerID? {
+        guard let place = routes.lookup(address), place != AllowedIPs.elsewhere else { return nil }
+        return peers[place].id
+    }
 
     /// A peer as it stands; `nil` if it was removed.
     ///
@@ -203,7 +206,7 @@ extension Device {
         var taken: [Int: Set<IPPrefix>] = [:]
         for prefix in added where seen.insert(prefix).inserted {
             peers[place].allowedIPs.append(prefix)
-            guard let former = routes.insert(prefix, peer: place), former != place else { continue }
+            guard let former = routes.insert(prefix, peer: place), former != place, former != AllowedIPs.elsewhere else { continue }
             taken[former, default: []].insert(prefix)
         }
         for (former, prefixes) in taken { peers[former].allowedIPs.removeAll { prefixes.contains($0) } }

@@ -15,17 +15,30 @@ extension Device {
         _ datagram: inout MutableRawSpan, from source: SocketEndpoint, to local: IPAddress? = nil, ecn: ECN = .notECT, now: Instant,
         wallTime: WallTime
     ) -> ReceiveResult {
-        let result: ReceiveResult =
+        var result: ReceiveResult =
             switch Message.classify(datagram.bytes) {
             case .data(let receiverIndex, let counter):
                 receiveData(
                     &datagram, receiverIndex: receiverIndex, counter: counter, from: source, to: local, ecn: ecn, now: now,
                     wallTime: wallTime)
-            case .initiation, .response: queueHandshake(datagram.bytes, from: source, to: local, now: now)
+            case .initiation: queueHandshake(datagram.bytes, from: source, to: local, now: now)
+            case .response:
+                if let loop = configuration.share.otherLoop(of: datagram.bytes) {
+                    .misdirected(to: loop)
+                } else {
+                    queueHandshake(datagram.bytes, from: source, to: local, now: now)
+                }
             case .cookieReply: receiveCookieReply(datagram.bytes, now: now)
             case .invalid(let reason): .dropped(reason)
             }
-        if case .dropped(let reason) = result { drops.count(reason) }
+        if case .dropped(.unknownReceiverIndex) = result, let loop = configuration.share.otherLoop(of: datagram.bytes) {
+            result = .misdirected(to: loop)
+        }
+        switch result {
+        case .packet, .queued, .handled: break
+        case .misdirected: counters.misdirectedMessages &+= 1
+        case .dropped(let reason): drops.count(reason)
+        }
         return result
     }
 

@@ -15,7 +15,7 @@ extension Device {
             drops.count(.malformedOutboundPacket)
             return .dropped(.malformedOutboundPacket)
         }
-        guard let place = routes.lookup(inner.destination) else {
+        guard let place = routes.lookup(inner.destination), place != AllowedIPs.elsewhere else {
             drops.count(.noRoute)
             return .dropped(.noRoute)
         }

@@ -47,10 +47,14 @@ public struct Device: ~Copyable {
     var deadlines = DeadlineQueue()
     var outbox = Outbox()
     var handshakes = HandshakeQueue()
+    /// Initiations for peers of other loops, until they are polled.
+    var handOvers = Queue<HandOver>()
+    /// Initiations that other loops have handed over.
+    var handedInitiations = Queue<HandedInitiation>()
     var load = LoadSignal()
     /// What the owner was told last.
     var wasUnderLoad = false
-    var cookieChecker = CookieChecker()
+    var cookieChecker: CookieChecker
     var rateLimiter = HandshakeRateLimiter()
     var cookieReplies = Queue<CookieReply>()
     var events = Queue<DeviceEvent>()
@@ -68,7 +72,8 @@ public struct Device: ~Copyable {
         self.privateKey = privateKey
         self.configuration = configuration
         self.random = random
-        indices = IndexTable(tag: configuration.indexTag)
+        indices = IndexTable(tag: configuration.share.indexTag)
+        cookieChecker = CookieChecker(root: configuration.cookieRoot)
         lastSentTimestamp = configuration.lastSentTimestamp
         timestampFloor = configuration.lastSentTimestamp
     }

@@ -23,6 +23,31 @@ public struct DeviceCounters: Equatable, Sendable {
     /// Inner packets.
     public var packetsSent: UInt64 = 0
     public var packetsReceived: UInt64 = 0
+    /// Responses, cookie replies and data that came to this loop and were for another one.
+    public var misdirectedMessages: UInt64 = 0
+    /// Initiations that were read as far as their static key and handed to the peer's loop.
+    public var initiationsHandedOver: UInt64 = 0
 
     public init() {}
+
+    /// Adds those of another loop.
+    package mutating func add(_ other: DeviceCounters) {
+        initiationsSent &+= other.initiationsSent
+        initiationsReceived &+= other.initiationsReceived
+        responsesSent &+= other.responsesSent
+        responsesReceived &+= other.responsesReceived
+        sessionsEstablished &+= other.sessionsEstablished
+        sessionsAsInitiator &+= other.sessionsAsInitiator
+        sessionsAsResponder &+= other.sessionsAsResponder
+        handshakesRetried &+= other.handshakesRetried
+        handshakesGivenUp &+= other.handshakesGivenUp
+        cookieRepliesSent &+= other.cookieRepliesSent
+        cookiesReceived &+= other.cookiesReceived
+        keepalivesSent &+= other.keepalivesSent
+        keepalivesReceived &+= other.keepalivesReceived
+        packetsSent &+= other.packetsSent
+        packetsReceived &+= other.packetsReceived
+        misdirectedMessages &+= other.misdirectedMessages
+        initiationsHandedOver &+= other.initiationsHandedOver
+    }
 }

@@ -33,6 +33,9 @@ public enum ReceiveResult: Equatable, Sendable {
     case queued
     /// A handshake message or a keepalive that needs nothing more.
     case handled
+    /// It is for a peer of another loop, by its number: a message of type 2, 3 or 4 is to be handed over as it is, an initiation by
+    /// ``Device/pollHandOver()``.
+    case misdirected(to: Int)
     case dropped(DropReason)
 }
 

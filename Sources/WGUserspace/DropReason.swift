@@ -35,6 +35,8 @@ public enum DropReason: Int, CaseIterable, Hashable, Sendable {
     case rateLimited
     /// The device has no private key now.
     case noPrivateKey
+    /// A message for a peer of another loop, which had no room for it.
+    case handOverFull
 
     // Data messages.
     /// The session's keys are too old (REJECT-AFTER-TIME).

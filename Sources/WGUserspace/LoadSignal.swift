@@ -20,6 +20,9 @@ struct LoadSignal {
         if count >= HandshakeQueue.capacity / 8 { until = now + Constants.underLoadTime }
     }
 
+    /// A handshake had to be dropped for want of room.
+    mutating func noteRefusal(now: Instant) { until = now + Constants.underLoadTime }
+
     /// Handshakes took so long just now.
     mutating func noteWork(_ time: Interval, now: Instant) {
         let bucket = now.nanoseconds / Self.bucketWidth

@@ -40,8 +40,11 @@ public struct DeviceConfiguration: Sendable {
     public var stagedBytesTotal = 16 * 1024 * 1024
     /// The last timestamp that was sent before a restart (see ``Device/lastSentTimestamp``); later ones are greater.
     public var lastSentTimestamp: TAI64N?
-    /// What the upper bits of all receiver indices say. Read when the device is made.
-    public var indexTag = IndexTag()
+    /// Which of an interface's loops the device belongs to. Read when the device is made.
+    public var share = LoopShare()
+    /// What the cookies of all loops are made from, so that each takes those of the others; `nil`: the device draws its own. Read when the
+    /// device is made.
+    public var cookieRoot: CookieRoot?
     /// What seals and opens transport data of sessions that are made from now on.
     public var cipher = TransportCipher.libsodium
 

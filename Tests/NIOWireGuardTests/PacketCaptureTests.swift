@@ -157,7 +157,7 @@ import Testing
 /// Captures of a running interface.
 @Suite(.timeLimit(.minutes(1))) struct PacketCaptureTests {
     /// What a capture has handed over.
-    private final class Reader: Sendable {
+    final class Reader: Sendable {
         let bytes = NIOLockedValueBox<[UInt8]>([])
         let end: EventLoopPromise<(PacketCapture.End, PacketCapture.Counts)>
 

@@ -108,7 +108,7 @@ import WGUserspace
         "the upper bits of every index are the tag's, six at most, and all others are random", arguments: [(0, 0), (1, 1), (3, 5), (6, 63)])
     func indexTag(bitCount: Int, value: Int) throws {
         var configuration = DeviceConfiguration()
-        configuration.indexTag = IndexTag(UInt32(value), bitCount: bitCount)
+        configuration.share = LoopShare(value, of: 1 << bitCount)
         let nodes = TwoDevices(configuration: configuration)
         nodes.isDelivered = { $0.type == 1 }
         for _ in 0..<60 {

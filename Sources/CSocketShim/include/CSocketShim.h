@@ -15,6 +15,18 @@ typedef struct {
 /// `port` 0 lets the kernel choose. `buffer_size` is asked for both directions; the kernel may give less.
 int csocket_udp_bind(int family, uint16_t port, int buffer_size);
 
+/// Lets other sockets of this user bind to the port of `fd`, which is bound (SO_REUSEPORT). That it was bound without makes sure that
+/// nobody else has the port.
+int csocket_share_port(int fd);
+
+/// As `csocket_udp_bind`, beside a socket whose port is shared. The kernel numbers the sockets of a port in the order in which they came.
+int csocket_udp_bind_shared(int family, uint16_t port, int buffer_size);
+
+/// Gives each datagram of a shared port to the socket whose number is in the upper `bits` (0 to 8) of the receiver index of its
+/// WireGuard message, and to the first one if it has none (SO_ATTACH_REUSEPORT_CBPF). A number that no socket has leaves the choice to the
+/// kernel. `fd` is any of the sockets.
+int csocket_steer(int fd, unsigned bits);
+
 /// The local port of a bound socket.
 int csocket_local_port(int fd);
 

@@ -28,6 +28,10 @@ struct AgentCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Which Host the target receives: public (the visitor's) or target. (default: public)", valueName: "which"))
     var host: String?
 
+    @Option(
+        help: ArgumentHelp("Threads that carry the tunnel; peers are spread over them by their keys. (default: 1)", valueName: "number"))
+    var loops: String?
+
     @Flag(help: "Tests the configuration, prints every fault, and ends.")
     var check = false
 
@@ -40,7 +44,8 @@ struct AgentCommand: AsyncParsableCommand {
 
     var flags: [String: [String]] {
         var flags = flagDictionary([
-            "wg": wg, "config": config, "listen-port": listenPort, "host": host, "wireguard-private-key": wireguardPrivateKey,
+            "wg": wg, "config": config, "loops": loops, "listen-port": listenPort, "host": host,
+            "wireguard-private-key": wireguardPrivateKey,
         ])
         if !target.isEmpty { flags["target"] = target }
         return flags.merging(common.dictionary) { first, _ in first }.merging(original.dictionary) { first, _ in first }

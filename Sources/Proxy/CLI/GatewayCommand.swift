@@ -42,6 +42,10 @@ struct GatewayCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Private key of the certificate, PEM.", valueName: "file"))
     var key: [String] = []
 
+    @Option(
+        help: ArgumentHelp("Threads that carry the tunnel; peers are spread over them by their keys. (default: 1)", valueName: "number"))
+    var loops: String?
+
     @Flag(help: "Tests the configuration, prints every fault, and ends.")
     var check = false
 
@@ -59,7 +63,8 @@ struct GatewayCommand: AsyncParsableCommand {
 
     var flags: [String: [String]] {
         var flags = flagDictionary([
-            "wg": wg, "config": config, "public-https-port": publicHttpsPort, "http-port": httpPort, "https-port": httpsPort,
+            "wg": wg, "config": config, "loops": loops, "public-https-port": publicHttpsPort, "http-port": httpPort,
+            "https-port": httpsPort,
             "wireguard-port": wireguardPort, "wireguard-key-file": wireguardKeyFile, "tls-cert-file": tlsCertFile,
             "tls-key-file": tlsKeyFile,
             "acme-email": acmeEmail,

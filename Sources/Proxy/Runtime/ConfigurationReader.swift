@@ -40,6 +40,11 @@ package struct CommonConfiguration: Sendable, Equatable {
     /// Where `GET /metrics` is answered, a loopback address; `nil` is nowhere.
     package var metricsListen: SocketEndpoint?
     package var cryptoTransport = CryptoTransport.libsodium
+    /// Event loops that carry the tunnel: 1 to ``maximumLoops``.
+    package var loops = 1
+
+    /// As many as receiver indices can tell apart.
+    package static let maximumLoops = LoopShare.maximumCount
 }
 
 /// What encrypts the tunnel's data.
@@ -90,7 +95,8 @@ struct ConfigurationReader {
                 ConfigurationFault(.file(path, nil), key: flag == nil ? nil : "--config", error.message, fix: error.advice))
         }
         refuseUnknownKeys(
-            of: document, known: knownKeys + ["wireguard", "crypto", "state", "log-level", "log-format", "interface", "metrics-listen"],
+            of: document,
+            known: knownKeys + ["wireguard", "crypto", "state", "log-level", "log-format", "interface", "metrics-listen", "loops"],
             section: nil)
     }
 
@@ -198,6 +204,10 @@ struct ConfigurationReader {
                 try Self.metricsAddress(setting)
             } ?? nil
         result.cryptoTransport = cryptoTransport()
+        result.loops =
+            value(setting(flag: "loops", key: "loops")) { loops throws(ConfigurationFault) in
+                try loops.integer(in: 1...CommonConfiguration.maximumLoops)
+            } ?? 1
         result.stateDirectory = stateDirectory()
         result.isStateGiven = setting(flag: "state", key: "state") != nil
         return result

@@ -6,7 +6,7 @@ import Noise
 import WGUserspace
 
 /// What becomes of the interface's events: log lines, bounded where strangers can cause them, and stored timestamps. Called on the
-/// interface's event loop.
+/// event loop of the peer, of which there may be several.
 struct InterfaceEvents: Sendable {
     let timestamps: TimestampStore?
     let logger: Logger

@@ -39,7 +39,24 @@ extension MetricsText {
         family("kakuremichi_udp_errors_total", .counter, "Calls of the WireGuard sockets that failed.")
         sample("kakuremichi_udp_errors_total", [("direction", "receive")], UInt64(clamping: status.receiveErrors))
         sample("kakuremichi_udp_errors_total", [("direction", "send")], UInt64(clamping: status.sendErrors))
+        addLoops(status)
         single("kakuremichi_udp_send_calls_total", .counter, "System calls that sent datagrams.", UInt64(clamping: status.sendCalls))
+    }
+
+    /// How the work is spread, and what loops had to say to each other.
+    private mutating func addLoops(_ status: InterfaceStatus) {
+        let prefix = "kakuremichi_loop_"
+        let loops = status.loops.enumerated().map { (name: "\($0)", loop: $1) }
+        family(prefix + "peers", .gauge, "Peers of each loop of the tunnel.")
+        for (name, loop) in loops { sample(prefix + "peers", [("loop", name)], UInt64(clamping: loop.peers)) }
+        family(prefix + "udp_datagrams_total", .counter, "Datagrams of the WireGuard sockets of each loop.")
+        for (name, loop) in loops {
+            sample(prefix + "udp_datagrams_total", [("loop", name), ("direction", "receive")], UInt64(clamping: loop.datagramsReceived))
+            sample(prefix + "udp_datagrams_total", [("loop", name), ("direction", "send")], UInt64(clamping: loop.datagramsSent))
+        }
+        family(prefix + "handed_over_total", .counter, "WireGuard messages that one loop gave to another.")
+        sample(prefix + "handed_over_total", [("kind", "initiation")], status.counters.initiationsHandedOver)
+        sample(prefix + "handed_over_total", [("kind", "misdirected")], status.counters.misdirectedMessages)
     }
 
     private mutating func addPeers(_ peers: [(peer: PeerStatus, name: String)]) {

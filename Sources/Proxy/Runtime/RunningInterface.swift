@@ -19,7 +19,7 @@ final class RunningInterface: Sendable {
     /// `nil` without a state directory.
     let timestamps: TimestampStore?
     private let metricsListener: MetricsListener?
-    /// Carries the tunnel alone: encryption, TCP, timers.
+    /// Carries the tunnel alone: encryption, TCP, timers. One loop as a rule, or several that share nothing.
     let tunnelGroup: MultiThreadedEventLoopGroup
     /// Carries everything else.
     let group: MultiThreadedEventLoopGroup
@@ -27,14 +27,14 @@ final class RunningInterface: Sendable {
     private let role: Role
     private let startedAt = Timestamp.now().seconds
 
-    /// - Parameter onPeerEvent: called on the interface's event loop.
+    /// - Parameter onPeerEvent: called on the event loop of the peer.
     init(
         role: Role, common: CommonConfiguration, settings: InterfaceSettings, warnings: [ConfigurationFault], logger: Logger,
         state: StateDirectory?, onPeerEvent: @escaping @Sendable (WireGuardInterface.PeerEvent) -> Void = { _ in }
     ) async throws {
         for warning in warnings { logger.warning("\(warning)") }
-        let tunnelGroup = MultiThreadedEventLoopGroup(numberOfThreads: 1)
-        let group = MultiThreadedEventLoopGroup(numberOfThreads: max(1, System.coreCount - 1))
+        let tunnelGroup = MultiThreadedEventLoopGroup(numberOfThreads: common.loops)
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: max(1, System.coreCount - common.loops))
         let timestamps = state.map { state in
             TimestampStore(
                 path: state.file("timestamps"), peers: Set(settings.peers.map(\.publicKey)), eventLoop: group.next(), logger: logger,
@@ -44,7 +44,7 @@ final class RunningInterface: Sendable {
         var configuration = settings.forInterface(timestamps?.timestamps)
         configuration.cipher = Self.cipher(common.cryptoTransport, logger: logger)
         interface = try await WireGuardInterface.start(
-            configuration, on: tunnelGroup.next(), logger: logger
+            configuration, onEach: Array(tunnelGroup.makeIterator()), logger: logger
         ) { event in
             events.receive(event)
             onPeerEvent(event)
@@ -83,7 +83,7 @@ final class RunningInterface: Sendable {
             "WireGuard interface started",
             metadata: [
                 "publicKey": "\(interface.publicKey)", "port": .stringConvertible(interface.listenPort),
-                "addresses": .array(settings.addresses.map { "\($0)" }),
+                "addresses": .array(settings.addresses.map { "\($0)" }), "loops": .stringConvertible(interface.loopCount),
             ])
     }
 
@@ -175,6 +175,8 @@ final class RunningInterface: Sendable {
             ("tcp connections", now.tcpConnections), ("tcp time-wait", now.timeWaitConnections), ("tcp buffered bytes", now.bufferedBytes),
             ("udp datagrams sent", now.datagramsSent), ("udp datagrams received", now.datagramsReceived),
             ("udp send errors", now.sendErrors),
+            ("handed to another loop: initiations", Int(clamping: now.counters.initiationsHandedOver)),
+            ("handed to another loop: misdirected", Int(clamping: now.counters.misdirectedMessages)),
         ]
         var counters = Dictionary(now.drops.map { ("dropped: \($0.reason)", $0.count) }, uniquingKeysWith: { $0 &+ $1 })
         for (name, count) in counts where count > 0 { counters[name] = UInt64(count) }
