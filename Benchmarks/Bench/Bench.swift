@@ -28,7 +28,7 @@ import WGUserspace
             if arguments[1] == "--seconds", let seconds = Double(arguments[2]) { exit(Simulate.run(seconds: seconds)) }
             if arguments[1] == "--seed", let seed = UInt64(arguments[2]) { exit(Simulate.run(seed: seed)) }
             usage()
-        case ("serve", 3), ("transfer", 6), ("hold", 4), ("kernel-serve", 3), ("kernel-transfer", 6), ("tls", 7):
+        case ("serve", 3...4), ("transfer", 6...7), ("hold", 4), ("kernel-serve", 3), ("kernel-transfer", 6), ("tls", 7):
             if !Ends.run(arguments) { usage() }
         default: usage()
         }
@@ -39,8 +39,8 @@ import WGUserspace
             """
             usage: bench micro
                    bench limits
-                   bench serve WG-QUICK-FILE PORT
-                   bench transfer WG-QUICK-FILE ADDRESS:PORT (down|up) STREAMS BYTES
+                   bench serve WG-QUICK-FILE PORT [libsodium|libcrypto]
+                   bench transfer WG-QUICK-FILE ADDRESS:PORT (down|up) STREAMS BYTES [libsodium|libcrypto]
                    bench hold WG-QUICK-FILE ADDRESS:PORT COUNT
                    bench kernel-serve ADDRESS PORT
                    bench kernel-transfer ADDRESS PORT (down|up) STREAMS BYTES

@@ -1,6 +1,7 @@
 import BenchShim
 import Glibc
 import Inet
+import Noise
 
 /// The ends of the transfers and connections that `scripts/bench` measures, as commands.
 enum Ends {
@@ -9,13 +10,14 @@ enum Ends {
         do {
             switch arguments[0] {
             case "serve":
-                guard let port = UInt16(arguments[2]) else { return false }
-                try TunnelBulk.serve(configuration: arguments[1], port: port)
+                guard let port = UInt16(arguments[2]), let cipher = cipher(arguments.dropFirst(3).first) else { return false }
+                try TunnelBulk.serve(configuration: arguments[1], cipher: cipher, port: port)
             case "transfer":
-                guard let remote = SocketEndpoint(arguments[2]), let (direction, streams, bytes) = transfer(arguments[3...]) else {
-                    return false
-                }
-                try TunnelBulk.transfer(configuration: arguments[1], remote: remote, direction: direction, streams: streams, bytes: bytes)
+                guard let remote = SocketEndpoint(arguments[2]), let (direction, streams, bytes) = transfer(arguments[3...]),
+                    let cipher = cipher(arguments.dropFirst(6).first)
+                else { return false }
+                try TunnelBulk.transfer(
+                    configuration: arguments[1], cipher: cipher, remote: remote, direction: direction, streams: streams, bytes: bytes)
             case "hold":
                 guard let remote = SocketEndpoint(arguments[2]), let count = Int(arguments[3]) else { return false }
                 try TunnelBulk.hold(configuration: arguments[1], remote: remote, count: count)
@@ -37,6 +39,8 @@ enum Ends {
         }
         return true
     }
+
+    private static func cipher(_ name: String?) -> TransportCipher? { name.map(TransportCipher.init) ?? .libsodium }
 
     private static func transfer(_ arguments: ArraySlice<String>) -> (BulkDirection, Int, Int)? {
         let values = Array(arguments)

@@ -4,13 +4,14 @@ import Inet
 import NIOCore
 import NIOPosix
 import NIOWireGuard
+import Noise
 import TCPStack
 
 /// Bytes between two processes through the library alone: one serves connections inside the tunnel, the other dials them.
 enum TunnelBulk {
     /// Serves until the process ends.
-    static func serve(configuration file: String, port: UInt16) throws -> Never {
-        let interface = try start(file)
+    static func serve(configuration file: String, cipher: TransportCipher, port: UInt16) throws -> Never {
+        let interface = try start(file, cipher)
         _ = try interface.listen(port: port) { channel in
             channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(BulkServer()) }
         }.wait()
@@ -20,9 +21,9 @@ enum TunnelBulk {
 
     /// Moves `bytes` over each of so many connections and prints how long that took, connecting left out.
     static func transfer(
-        configuration file: String, remote: SocketEndpoint, direction: BulkDirection, streams: Int, bytes: Int
+        configuration file: String, cipher: TransportCipher, remote: SocketEndpoint, direction: BulkDirection, streams: Int, bytes: Int
     ) throws {
-        let interface = try start(file)
+        let interface = try start(file, cipher)
         let loop = interface.eventLoop
         let completions = (0..<streams).map { _ in loop.makePromise(of: Void.self) }
         let channels = try completions.map { completion in
@@ -66,11 +67,13 @@ enum TunnelBulk {
         print("bytes \(bytes) seconds \(Double(nanoseconds) / 1e9) cpu \(Double(cpu) / 1e9) peak \(peak)")
     }
 
-    private static func start(_ file: String) throws -> WireGuardInterface {
+    private static func start(_ file: String, _ cipher: TransportCipher = .libsodium) throws -> WireGuardInterface {
         bench_print_by_line()
         let text = try String(contentsOfFile: file, encoding: .utf8)
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
-        return try WireGuardInterface.start(.init(wgQuick: text), on: group.next()).wait()
+        var configuration = try InterfaceConfiguration(wgQuick: text)
+        configuration.cipher = cipher
+        return try WireGuardInterface.start(configuration, on: group.next()).wait()
     }
 
     /// The first packet may have to wait for a handshake.

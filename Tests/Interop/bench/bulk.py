@@ -20,9 +20,10 @@ LIMITED = [name for name in FIGURES if name.startswith(("bulk-", "dial-"))]
 class Ends:
     """A side's two ends: one that serves for as long as the lab lives, and a command that asks it for a transfer."""
 
-    def __init__(self, name, server, command, total, tunnel=(), **options):
+    def __init__(self, name, server, command, total, tunnel=(), cipher=None, **options):
         """`total`: bytes of a transfer; `tunnel`: processes between the ends; `options`: of the command's process."""
         self.name, self.server, self.command, self.total, self.tunnel, self.options = name, server, command, total, dict(tunnel), options
+        self.last = [cipher] if cipher else []
 
     def processes(self):
         return {"serving end": self.server.pid, **self.tunnel}
@@ -32,12 +33,21 @@ class Bulk:
     def __init__(self, program, tool, lab, sides, figures):
         self.program, self.tool, self.lab, self.sides, self.figures = program, tool, lab, sides, figures
         self.ends = None
+        self.libcrypto_ends = None
 
     def tasks(self):
+        def task(direction, streams, seconds, sides, variant=""):
+            return Task(
+                f"bulk-{direction}-{streams}{variant}", (), seconds, lambda ends: self.move(ends, direction, streams, variant), sides)
+
         return [
-            Task(f"bulk-{direction}-{streams}", (), 2.5, lambda side, direction=direction, streams=streams: self.move(side, direction, streams),
-                 self.all_ends)
-            for streams in (1, 10) for direction in ("down", "up")]
+            *(task(direction, streams, 2.5, self.all_ends) for streams in (1, 10) for direction in ("down", "up")),
+            *(task(direction, 1, 1, self.ends_with_libcrypto, "-libcrypto") for direction in ("down", "up"))]
+
+    def ends_with_libcrypto(self):
+        if self.libcrypto_ends is None:
+            self.libcrypto_ends = self.our_ends("libcrypto")
+        return [self.libcrypto_ends]
 
     def all_ends(self):
         if self.ends is None:
@@ -46,11 +56,11 @@ class Bulk:
                 self.ends.append(self.stock_ends(self.sides.stock_tunnel))
         return self.ends
 
-    def our_ends(self):
-        directory, _ = make_tunnel(self.program, self.lab, "bulk")
-        server = self.tool.start(self.lab, "bulk-server", ["serve", os.path.join(directory, "gateway.conf"), PORT])
+    def our_ends(self, cipher="libsodium"):
+        directory, _ = make_tunnel(self.program, self.lab, f"bulk-{cipher}")
+        server = self.tool.start(self.lab, "bulk-server", ["serve", os.path.join(directory, "gateway.conf"), PORT, cipher])
         wait_until(lambda: "serving" in server.output(), 10, "the bulk server listens in the tunnel")
-        return Ends(OURS, server, ["transfer", os.path.join(directory, "agent.conf"), f"10.1.0.254:{PORT}"], BYTES)
+        return Ends(OURS, server, ["transfer", os.path.join(directory, "agent.conf"), f"10.1.0.254:{PORT}"], BYTES, cipher=cipher)
 
     def stock_ends(self, tunnel):
         server = self.tool.start(self.lab, "bulk-server", ["kernel-serve", tunnel.FAR, PORT], namespace=tunnel.far_namespace, unprivileged=False)
@@ -72,10 +82,10 @@ class Bulk:
         self.last_words = asking.last_lines()
         return tuple(float(match[group]) for group in (1, 2, 3, 4)) if match else None
 
-    def move(self, ends, direction, streams):
-        name = f"bulk-{direction}-{streams}"
+    def move(self, ends, direction, streams, variant=""):
+        name = f"bulk-{direction}-{streams}{variant}"
         meter = Meter(ends.processes())
-        result = self.ask([*ends.command, direction, streams, ends.total // streams], **ends.options)
+        result = self.ask([*ends.command, direction, streams, ends.total // streams, *ends.last], **ends.options)
         check(result, f"the transfer failed: {result or self.last_words}")
         count, seconds, cpu, peak = result
         self.figures.add_usage(name, ends.name, {**meter.read(), "asking end": (cpu, peak)})

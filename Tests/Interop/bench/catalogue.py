@@ -21,6 +21,8 @@ FIGURES = {
     "bulk-down-1": Figure(MBS, HIGHER, "bytes from a listener inside the tunnel to a process that dials, 1 connection; both ends only produce "
                           "and count (ours: the library NIOWireGuard; peer: kernel sockets over wireguard-go)"),
     "bulk-up-1": Figure(MBS, HIGHER, "bulk-down-1 the other way"),
+    "bulk-down-1-libcrypto": Figure(MBS, HIGHER, "bulk-down-1 with libcrypto in the place of libsodium"),
+    "bulk-up-1-libcrypto": Figure(MBS, HIGHER, "bulk-up-1 with libcrypto in the place of libsodium"),
     "bulk-down-10": Figure(MBS, HIGHER, "bulk-down-1 over 10 connections"),
     "bulk-up-10": Figure(MBS, HIGHER, "bulk-up-1 over 10 connections"),
     "dial-down": Figure(MBS, HIGHER, "plain HTTP through an agent to `dial`; peer: curl over wireguard-go"),
@@ -119,7 +121,8 @@ WANTED = {
     **{name: at_most(1.05, "C") for name in ("seal-1420", "open-1420")},
     **{f"{name}-allocations": below(0) for name in (
         "seal-1420", "open-1420", "device-out", "device-in", "segment-out-1420", "segment-in-1420", "route-lookup-10", "route-lookup-10000",
-        "index-lookup-10", "index-lookup-10000", "flow-lookup-10000", "stack-bulk", "stack-rr")},
+        "index-lookup-10", "index-lookup-10000", "flow-lookup-10000", "packet-out", "packet-in", "acknowledgment", "small-request", "stack-bulk",
+        "stack-rr")},
     "handshakes-responder": at_least(0.85, "4 X25519"), "stack-bulk": above(10), "stack-rr": above(1_000_000),
     "stack-idle-10000": below(25), "stack-time-wait-100000": below(10), "stack-long-fat": above(0.8),
     "stack-lossy-50ms": at_least(1, "CUBIC's formula"),
