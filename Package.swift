@@ -86,9 +86,17 @@ let package = Package(
             path: "Examples/TunnelListen", swiftSettings: strict),
 
         // What `scripts/bench micro` and the floods of `scripts/bench` run.
-        .target(name: "BenchShim", dependencies: ["CSodium", "CCrypto"], path: "Benchmarks/Shim"),
+        .target(
+            name: "BenchShim", dependencies: ["CSodium", "CCrypto"], path: "Benchmarks/Shim", linkerSettings: [.linkedLibrary("ssl")]),
         .executableTarget(
-            name: "bench", dependencies: ["BenchShim", "Inet", "Noise", "WGUserspace", "TCPStack", "TestSupport"],
+            name: "bench",
+            dependencies: [
+                "BenchShim", "Inet", "Noise", "WGUserspace", "TCPStack", "NIOWireGuard", "Proxy", "TestSupport",
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+            ],
             path: "Benchmarks/Bench", swiftSettings: strict),
 
         // What is fuzzed; tests replay the corpora on it.

@@ -65,6 +65,27 @@ find_swift() {
     die "no Swift toolchain found. Install Swift 6.2 or later from https://www.swift.org/install/linux/ and put it on the PATH."
 }
 
+# Builds kakuremichi and bench in release and sets `binary`, or fails and sets `build_fault`.
+# shellcheck disable=SC2034
+build_for_figures() {
+    local product log
+    build_fault="packages for the build are missing"
+    install_packages "${build_packages[@]}" || return 1
+    build_fault="no Swift toolchain"
+    (find_swift) || return 1
+    find_swift
+    build_fault="the release build failed"
+    # Plainly: -enable-testing slows the program down.
+    say "building kakuremichi and bench in release"
+    for product in kakuremichi bench; do
+        log=$(swift build -c release --product $product 2>&1) || {
+            printf '%s\n' "$log" | tail -n 20
+            return 1
+        }
+    done
+    binary="$(swift build -c release --show-bin-path)/kakuremichi"
+}
+
 # stage_program PROGRAM DIRECTORY: copies it there as `kakuremichi`, with those shared libraries that are not the system's own, so that a user who
 # can read neither the build directory nor the toolchain can start it with LD_LIBRARY_PATH=DIRECTORY.
 stage_program() {

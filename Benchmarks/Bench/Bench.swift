@@ -10,6 +10,7 @@ import WGUserspace
         let arguments = Array(CommandLine.arguments.dropFirst())
         switch (arguments.first, arguments.count) {
         case ("micro", 1): Micro.run()
+        case ("limits", 1): Micro.limits()
         case ("stack", 1...2): if !StackMicro.run(only: arguments.dropFirst().first) { usage() }
         case ("goodput", 1): Goodput.table(seeds: 5)
         case ("relay", 6): relay(Array(arguments.dropFirst()))
@@ -27,6 +28,8 @@ import WGUserspace
             if arguments[1] == "--seconds", let seconds = Double(arguments[2]) { exit(Simulate.run(seconds: seconds)) }
             if arguments[1] == "--seed", let seed = UInt64(arguments[2]) { exit(Simulate.run(seed: seed)) }
             usage()
+        case ("serve", 3), ("transfer", 6), ("hold", 4), ("kernel-serve", 3), ("kernel-transfer", 6), ("tls", 7):
+            if !Ends.run(arguments) { usage() }
         default: usage()
         }
     }
@@ -35,6 +38,13 @@ import WGUserspace
         print(
             """
             usage: bench micro
+                   bench limits
+                   bench serve WG-QUICK-FILE PORT
+                   bench transfer WG-QUICK-FILE ADDRESS:PORT (down|up) STREAMS BYTES
+                   bench hold WG-QUICK-FILE ADDRESS:PORT COUNT
+                   bench kernel-serve ADDRESS PORT
+                   bench kernel-transfer ADDRESS PORT (down|up) STREAMS BYTES
+                   bench tls ADDRESS PORT NAME PATH THREADS SECONDS
                    bench stack [bulk|rr|idle|time-wait|path]
                    bench goodput
                    bench relay PORT TARGET-PORT LOSS MILLISECONDS SECONDS

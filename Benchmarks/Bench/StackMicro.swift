@@ -97,6 +97,9 @@ final class JoinedStacks {
     private(set) var toServer = 0
     private(set) var toClient = 0
     private(set) var bytesRead = 0
+    /// Of the segments that `pushBulk` moves.
+    var costOut = Cost()
+    var costIn = Cost()
     private let clients = (1...4).map { IPAddress(v4: 10, 1, 0, UInt8($0)) }
     private let remote = SocketEndpoint(IPAddress(v4: 10, 2, 0, 1), port: 80)
     private var next = 0
@@ -129,7 +132,15 @@ final class JoinedStacks {
         while ((try? client.write(sender, text.span.bytes, now: now)) ?? 0) == text.count {}
         // Batch by batch, as a socket gives them.
         while true {
-            let count = Self.moveBatch(&client, &server, &wire, &ranges, now)
+            var count = 0
+            costOut.measure {
+                count = Self.poll(&client, &wire, &ranges, now)
+                return count
+            }
+            costIn.measure {
+                Self.give(wire, ranges[..<count], to: &server, now)
+                return count
+            }
             toServer += count
             while server.pollEvent() != nil {}
             while true {
@@ -224,6 +235,12 @@ final class JoinedStacks {
     private static func moveBatch(
         _ source: inout Stack, _ target: inout Stack, _ wire: inout [UInt8], _ ranges: inout [Range<Int>], _ now: Instant
     ) -> Int {
+        let count = poll(&source, &wire, &ranges, now)
+        give(wire, ranges[..<count], to: &target, now)
+        return count
+    }
+
+    private static func poll(_ source: inout Stack, _ wire: inout [UInt8], _ ranges: inout [Range<Int>], _ now: Instant) -> Int {
         var span = wire.mutableSpan
         var bytes = span.mutableBytes
         var count = 0
@@ -231,8 +248,12 @@ final class JoinedStacks {
             ranges[count] = range
             count += 1
         }
-        for index in 0..<count { target.receive(bytes.bytes.extracting(ranges[index]), now: now) }
         return count
+    }
+
+    private static func give(_ wire: [UInt8], _ ranges: ArraySlice<Range<Int>>, to target: inout Stack, _ now: Instant) {
+        let bytes = wire.span.bytes
+        for range in ranges { target.receive(bytes.extracting(range), now: now) }
     }
 
     private static func read(_ stack: inout Stack, _ id: ConnectionID, _ buffer: inout [UInt8], _ now: Instant) -> Int {

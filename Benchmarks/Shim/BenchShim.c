@@ -64,6 +64,22 @@ uint64_t bench_processor_nanoseconds(void) {
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+uint64_t bench_process_nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+// Not from getrusage(2), which counts what the process was before it began this program.
+uint64_t bench_peak_kilobytes(void) {
+    char line[256];
+    unsigned long kilobytes = 0;
+    FILE *file = fopen("/proc/self/status", "r");
+    while (file && fgets(line, sizeof line, file) && sscanf(line, "VmHWM: %lu", &kilobytes) != 1) continue;
+    if (file) fclose(file);
+    return kilobytes;
+}
+
 static unsigned char key[32];
 
 static void make_nonce(unsigned char *nonce, uint64_t counter) {

@@ -54,6 +54,8 @@ public struct InterfaceConfiguration: Sendable {
     public var fwmark: UInt32 = 0
     /// The greatest timestamp that was sent before a restart, so that peers accept the next one.
     public var lastSentTimestamp: TAI64N?
+    /// What seals and opens the tunnel's data. ``Noise/TransportCipher`` has ``speeds()`` to choose by.
+    public var cipher = TransportCipher.libsodium
 
     public init(privateKey: StoredPrivateKey, addresses: [InterfaceAddress], listenPort: UInt16 = 0, mtu: Int = 1420, peers: [Peer]) {
         self.privateKey = privateKey

@@ -64,22 +64,23 @@ extension InterfaceLoop {
     /// - Returns: how many bytes the send buffer took.
     func write(_ buffer: ByteBuffer, to id: ConnectionID) -> Int {
         defer { scheduleTurn() }
-        return buffer.withUnsafeReadableBytes { bytes in
-            (try? core.stack.write(id, RawSpan(_unsafeBytes: bytes), now: SystemEdges.now)) ?? 0
+        let now = SystemEdges.now
+        return buffer.withUnsafeReadableBytesWithStorageManagement { bytes, storage in
+            // The rest of the buffer's memory is held with them.
+            guard bytes.count >= Self.worthSharing, bytes.count >= buffer.storageCapacity / 2 else {
+                return (try? core.stack.write(id, RawSpan(_unsafeBytes: bytes), now: now)) ?? 0
+            }
+            // Whoever writes to the buffer from here on gets a copy, since its storage has another owner.
+            let shared = SharedBytes(bytes, owner: storage.takeUnretainedValue())
+            return (try? core.stack.write(id, shared: shared, now: now)) ?? 0
         }
     }
 
-    /// The in-order bytes that there are, at most `maximumRead`; `nil` if none.
+    /// The next in-order bytes; `nil` if there are none.
     func read(_ id: ConnectionID) -> ByteBuffer? {
-        let available = min(core.stack.readableBytes(id), Self.maximumRead)
-        guard available > 0 else { return nil }
-        var buffer = ByteBufferAllocator().buffer(capacity: available)
-        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: available) { bytes in
-            var span = MutableRawSpan(_unsafeBytes: UnsafeMutableRawBufferPointer(rebasing: bytes[..<available]))
-            return (try? core.stack.read(id, into: &span, now: SystemEdges.now)) ?? 0
-        }
+        guard let block = try? core.stack.take(id, now: SystemEdges.now) else { return nil }
         if core.stack.readableBytes(id) > 0, let port = port(for: id) { queueForRead(port) }
-        return buffer.readableBytes > 0 ? buffer : nil
+        return ByteBufferBlocks.buffer(of: block)
     }
 
     func closeWrite(_ id: ConnectionID) { withCore { $0.stack.closeWrite(id, now: $1) } }
@@ -88,6 +89,6 @@ extension InterfaceLoop {
 
     func hasSocket(for family: IPAddress.Family) -> Bool { sockets.has(family) }
 
-    /// One channel read: large enough to amortise the pipeline, small enough to keep a turn short.
-    private static let maximumRead = 256 * 1024
+    /// Fewer bytes are copied: that is cheaper than to keep their owner.
+    private static let worthSharing = 4096
 }

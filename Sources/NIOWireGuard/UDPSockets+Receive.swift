@@ -18,8 +18,7 @@ package struct Arrival: Equatable, Sendable {
 }
 
 extension UDPSockets {
-    /// Reads a batch. The first datagram is NIO's and is copied into the scratch block, because NIO's own buffer is shared with
-    /// its pool and writing into it would allocate; the others are read there at once. Decrypted in place.
+    /// Reads a batch: the first read is NIO's, the others go to the scratch block. Decrypted in place.
     final class ReadHandler: ChannelInboundHandler, @unchecked Sendable {
         typealias InboundIn = AddressedEnvelope<ByteBuffer>
 
@@ -36,10 +35,11 @@ extension UDPSockets {
             let envelope = unwrapInboundIn(data)
             var left = UDPSockets.maximumBatchBytes
             if let arrival = Arrival(envelope) {
-                let block = UnsafeMutableRawBufferPointer(
-                    rebasing: sockets.scratch[..<min(envelope.data.readableBytes, UDPSockets.readSize)])
-                envelope.data.withUnsafeReadableBytes { block.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[..<block.count])) }
-                left -= deliver(block, segmentSize: envelope.metadata?.segmentSize ?? 0, arrival)
+                // NIO's pool shares this memory with the envelope alone, and gives it to the next read when the envelope is gone:
+                // nobody sees that it changes. Writing through the buffer would copy it first.
+                left -= envelope.data.withUnsafeReadableBytes {
+                    deliver(UnsafeMutableRawBufferPointer(mutating: $0), segmentSize: envelope.metadata?.segmentSize ?? 0, arrival)
+                }
             }
             // A closed channel's descriptor may name another file by now.
             while left > 0, context.channel.isActive {

@@ -144,11 +144,14 @@ extension WireGuardInterface {
             var deviceConfiguration = DeviceConfiguration()
             deviceConfiguration.mtu = configuration.mtu
             deviceConfiguration.lastSentTimestamp = configuration.lastSentTimestamp
+            deviceConfiguration.cipher = configuration.cipher
             deviceConfiguration.share = share
             deviceConfiguration.cookieRoot = cookieRoot
             let device = Device(
                 privateKey: configuration.privateKey.key.copy(), configuration: deviceConfiguration, random: SystemEdges.random)
-            let core = InterfaceCore(device: device, stack: Stack(configuration: stackConfiguration, random: SystemEdges.random))
+            let core = InterfaceCore(
+                device: device,
+                stack: Stack(configuration: stackConfiguration, random: SystemEdges.random, textSource: ByteBufferBlocks()))
             let loop = InterfaceLoop(eventLoop: eventLoop, core: core, logger: logger, timeSuspended: timeSuspended)
             return Member(loop: loop, resolver: EndpointResolver(interface: loop, logger: logger, resolveHost: resolveHost))
         }

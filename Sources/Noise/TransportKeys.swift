@@ -12,6 +12,13 @@ public struct TransportKeys: ~Copyable, Sendable {
     private let keys: SecretBytes
     private let sending: Int
     private let receiving: Int
+    /// libcrypto's, if that is what seals and opens.
+    private var prepared: Prepared?
+
+    struct Prepared: ~Copyable {
+        let sealing: PreparedChaChaPoly
+        let opening: PreparedChaChaPoly
+    }
 
     package init(_ keys: consuming SecretBytes, isInitiator: Bool) {
         precondition(keys.count == Self.byteCount, "two keys")
@@ -30,20 +37,38 @@ public struct TransportKeys: ~Copyable, Sendable {
         self.init(keys, isInitiator: isInitiator)
     }
 
+    /// Lets `cipher` seal and open from now on; one that is not available is not taken.
+    public mutating func use(_ cipher: TransportCipher) {
+        prepared =
+            switch cipher {
+            case .libcrypto where cipher.isAvailable:
+                Prepared(
+                    sealing: PreparedChaChaPoly(key: keys, at: sending, for: .seal),
+                    opening: PreparedChaChaPoly(key: keys, at: receiving, for: .open))
+            case .libcrypto, .libsodium: nil
+            }
+    }
+
     /// Seals `plaintext` of `buffer` in place and writes the 16-byte tag right behind it. Allocates nothing.
     ///
     /// - Parameters:
     ///   - plaintext: a range of `buffer` with at least 16 bytes behind it; empty for a keepalive.
     ///   - counter: never the same twice.
     public func seal(_ buffer: inout MutableRawSpan, plaintext: Range<Int>, counter: UInt64) {
-        ChaChaPoly.seal(&buffer, plaintext: plaintext, counter: counter, key: keys, at: sending)
+        switch prepared {
+        case .some(let prepared): prepared.sealing.seal(&buffer, plaintext: plaintext, counter: counter)
+        case .none: ChaChaPoly.seal(&buffer, plaintext: plaintext, counter: counter, key: keys, at: sending)
+        }
     }
 
     /// Checks and opens `ciphertext` of `buffer`, whose last 16 bytes are the tag, in place. Allocates nothing.
     ///
     /// - Returns: `false` if it is not authentic or shorter than a tag; the text is then worthless.
     public func open(_ buffer: inout MutableRawSpan, ciphertext: Range<Int>, counter: UInt64) -> Bool {
-        ChaChaPoly.open(&buffer, ciphertext: ciphertext, counter: counter, key: keys, at: receiving)
+        switch prepared {
+        case .some(let prepared): prepared.opening.open(&buffer, ciphertext: ciphertext, counter: counter)
+        case .none: ChaChaPoly.open(&buffer, ciphertext: ciphertext, counter: counter, key: keys, at: receiving)
+        }
     }
 
     /// For tests: the key that seals, and the key that opens.

@@ -72,11 +72,25 @@ package struct RingBuffer: ~Copyable {
         }
     }
 
+    /// Copies the first bytes into `block`, at most `limit` and as many as it has room for.
+    /// - Returns: the bytes copied.
+    package func copyFirst(atMost limit: Int, into block: inout TextBlock) -> Int {
+        precondition(limit >= 0 && limit <= capacity, "read behind the ring's end")
+        guard let storage = unsafe storage else { return 0 }
+        let first = min(limit, capacity - head)
+        let copied = block.append(unsafe RawSpan(_unsafeStart: storage + head, byteCount: first))
+        guard copied == first, first < limit else { return copied }
+        return copied + block.append(unsafe RawSpan(_unsafeStart: storage, byteCount: limit - first))
+    }
+
     /// Moves the ring's first byte on by `count`.
     package mutating func dropFirst(_ count: Int) {
         precondition(count >= 0 && count <= capacity, "more bytes dropped than there are")
         head = position(count)
     }
+
+    /// Says that no byte is held: what comes next is written where the last bytes are still in the processor's cache.
+    package mutating func rewind() { head = 0 }
 
     /// Gives the memory back. All bytes are gone.
     package mutating func release() {

@@ -71,6 +71,16 @@ extension Stack {
         return accepted
     }
 
+    /// Like `write`, but keeps the bytes where they are instead of copying them. Worth it from some kilobytes on, and if little else
+    /// is kept alive with them.
+    public mutating func write(_ id: ConnectionID, shared bytes: SharedBytes, now: Instant) throws(StackError) -> Int {
+        guard let index = index(of: id) else { throw .noSuchConnection }
+        let accepted = try connections[index].write(bytes, mayGrow: !isShortOfMemory, now: now)
+        settle(index, now: now)
+        evictIfNeeded(now: now)
+        return accepted
+    }
+
     /// Like `write`; the last byte taken ends urgent data, of which the peer is told at once (RFC 9293 §3.8.5).
     public mutating func writeUrgent(_ id: ConnectionID, _ bytes: RawSpan, now: Instant) throws(StackError) -> Int {
         guard let index = index(of: id) else { throw .noSuchConnection }
@@ -93,6 +103,15 @@ extension Stack {
         let count = connections[index].read(into: &target, mayGrow: !isShortOfMemory, now: now)
         settle(index, now: now)
         return count
+    }
+
+    /// Like `read`, but hands over the memory that the bytes were received into, which came from the stack's ``TextBlockSource``.
+    /// - Returns: `nil` if there is nothing to read now. More may wait behind it.
+    public mutating func take(_ id: ConnectionID, now: Instant) throws(StackError) -> TextBlock? {
+        guard let index = index(of: id) else { throw .noSuchConnection }
+        let block = connections[index].take(mayGrow: !isShortOfMemory, now: now)
+        settle(index, now: now)
+        return block
     }
 
     /// In-order bytes that wait; 0 for a dead ID.

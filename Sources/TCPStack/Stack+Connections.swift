@@ -28,7 +28,7 @@ extension Stack {
         let sequence = initialSequence.generate(local: local, remote: remote, now: now)
         let connection = TCPConnection(
             local: local, remote: remote, listener: listener, iss: sequence.iss, timestampOffset: sequence.timestampOffset,
-            limits: TCPConnection.Limits(configuration, options), configuration: configuration,
+            limits: TCPConnection.Limits(configuration, options), configuration: configuration, source: textSource,
             pathMTU: pathMTUs.mtu(to: remote.address, now: now), now: now)
         let index = Int(connections.insert(connection).index)
         flows.insert(.connection(index), hash: hash)

@@ -155,7 +155,7 @@ extension Stack {
         let connection = TCPConnection(
             local: record.local, remote: record.remote, listener: record.listener, iss: record.iss,
             timestampOffset: sequence.timestampOffset, limits: TCPConnection.Limits(configuration, listeners[slot].options),
-            configuration: configuration, pathMTU: pathMTUs.mtu(to: record.remote.address, now: now), now: now)
+            configuration: configuration, source: textSource, pathMTU: pathMTUs.mtu(to: record.remote.address, now: now), now: now)
         let index = Int(connections.insert(connection).index)
         flows.insert(.connection(index), hash: hash)
         connections[index].flags.insert([.isRegistered, .isHalfOpen])

@@ -14,6 +14,7 @@ import Inet
 public struct Stack: ~Copyable {
     var configuration: StackConfiguration
     let random: RandomSource
+    let textSource: TextBlockSource
     var addresses: [IPAddress] = []
     var connections = Slab<TCPConnection>()
     var listeners = Slab<Listener>()
@@ -55,7 +56,9 @@ public struct Stack: ~Copyable {
     /// - Parameters:
     ///   - configuration: bounds and times. The MTU is clamped to 576...65,535.
     ///   - random: for initial sequence numbers, hashes and ports. Must be cryptographically secure outside of tests.
-    public init(configuration: StackConfiguration, random: RandomSource) {
+    ///   - textSource: gives the memory that `take` hands over.
+    public init(configuration: StackConfiguration, random: RandomSource, textSource: TextBlockSource = TextBlockSource()) {
+        self.textSource = textSource
         var configuration = configuration
         configuration.mtu = min(max(configuration.mtu, 576), 65_535)
         self.configuration = configuration

@@ -156,12 +156,13 @@ extension Device {
         do throws(HandshakeError) {
             var span = message.mutableSpan
             var bytes = unsafe span.mutableBytes
-            let keys: TransportKeys
+            var keys: TransportKeys
             if let presharedKey = peers[place].presharedKey {
                 keys = try handshake.respond(into: &bytes, responderIndex: localIndex, presharedKey: presharedKey.key, random: random)
             } else {
                 keys = try handshake.respond(into: &bytes, responderIndex: localIndex, presharedKey: .zero(), random: random)
             }
+            keys.use(configuration.cipher)
             peers[place].keypairs.installAsResponder(
                 Keypair(keys: keys, localIndex: localIndex, remoteIndex: remoteIndex, isInitiator: false, now: now), indices: &indices)
         } catch {
@@ -179,7 +180,7 @@ extension Device {
             let initiation = peers[place].initiation.take()
         else { return .dropped(.unknownReceiverIndex) }
         let startedAt = initiation.sentAt
-        let keys: TransportKeys
+        var keys: TransportKeys
         do throws(HandshakeError) {
             if let presharedKey = peers[place].presharedKey {
                 keys = try initiation.handshake.finish(response: message, staticKey: privateKey, presharedKey: presharedKey.key)
@@ -193,6 +194,7 @@ extension Device {
         }
         // The index goes from the handshake to the keypair.
         peers[place].initiationIndex = nil
+        keys.use(configuration.cipher)
         let keypair = Keypair(
             keys: keys, localIndex: localIndex, remoteIndex: message.littleEndian32(at: HandshakeIndex.sender), isInitiator: true, now: now)
         let prefersPeer = peers[place].isPreferredInitiator

@@ -45,6 +45,8 @@ public struct DeviceConfiguration: Sendable {
     /// What the cookies of all loops are made from, so that each takes those of the others; `nil`: the device draws its own. Read when the
     /// device is made.
     public var cookieRoot: CookieRoot?
+    /// What seals and opens transport data of sessions that are made from now on.
+    public var cipher = TransportCipher.libsodium
 
     public init() {}
 }

@@ -13,9 +13,12 @@ struct InterfacePair {
     let agent: WireGuardInterface
     let group: MultiThreadedEventLoopGroup
 
-    /// - Parameter timeSuspended: the agent's clock of suspensions.
+    /// - Parameters:
+    ///   - agentCipher: what the agent seals and opens with.
+    ///   - timeSuspended: the agent's clock of suspensions.
     init(
-        threads: Int = 1, family: IPAddress.Family = .v4, timeSuspended: @escaping @Sendable () -> Duration = SystemEdges.timeSuspended
+        threads: Int = 1, family: IPAddress.Family = .v4, agentCipher: TransportCipher = .libsodium,
+        timeSuspended: @escaping @Sendable () -> Duration = SystemEdges.timeSuspended
     ) async throws {
         group = MultiThreadedEventLoopGroup(numberOfThreads: threads)
         let gatewayKey = StoredPrivateKey(PrivateKey.generate(using: SystemEdges.random))
@@ -30,14 +33,16 @@ struct InterfacePair {
             on: group.next()
         ).get()
         let endpoint = try #require(PeerEndpoint("127.0.0.1:\(gateway.listenPort)"))
+        var agentConfiguration = InterfaceConfiguration(
+            privateKey: agentKey, addresses: [agentAddress],
+            peers: [
+                .init(
+                    publicKey: gateway.publicKey, endpoint: endpoint, allowedIPs: [IPPrefix(host: gatewayAddress.address)],
+                    persistentKeepalive: .seconds(25))
+            ])
+        agentConfiguration.cipher = agentCipher
         agent = try await WireGuardInterface.start(
-            InterfaceConfiguration(
-                privateKey: agentKey, addresses: [agentAddress],
-                peers: [
-                    .init(
-                        publicKey: gateway.publicKey, endpoint: endpoint, allowedIPs: [IPPrefix(host: gatewayAddress.address)],
-                        persistentKeepalive: .seconds(25))
-                ]), on: group.next(), resolveHost: SystemEdges.resolveHost, timeSuspended: timeSuspended
+            agentConfiguration, on: group.next(), resolveHost: SystemEdges.resolveHost, timeSuspended: timeSuspended
         ).get()
     }
 
@@ -53,11 +58,20 @@ struct InterfacePair {
 extension WireGuardInterface {
     /// A connection whose pipeline is as `initializer` makes it.
     func dial(
-        _ remote: SocketEndpoint, on loop: (any EventLoop)? = nil, options: ConnectionOptions = .tunnelDefault,
+        _ remote: SocketEndpoint, on loop: (any EventLoop)? = nil, options: ConnectionOptions = .patient,
         _ initializer: @escaping @Sendable (any Channel) throws -> Void = { _ in }
     ) async throws -> any Channel {
         try await connect(to: remote, options: options, on: loop) { channel in
             channel.eventLoop.makeCompletedFuture { try initializer(channel) }
         }.get()
+    }
+}
+
+extension ConnectionOptions {
+    /// A machine that is busy with other tests may take longer than three seconds for a handshake and a SYN.
+    static var patient: ConnectionOptions {
+        var options = ConnectionOptions.tunnelDefault
+        options.connectTimeout = .seconds(20)
+        return options
     }
 }

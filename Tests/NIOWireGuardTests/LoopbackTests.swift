@@ -44,9 +44,11 @@ import WGUserspace
         func channelInactive(context: ChannelHandlerContext) { done.fail(ChannelError.eof) }
     }
 
-    @Test("10 MB echo through the tunnel, half-closed at the end", arguments: [(1, IPAddress.Family.v4), (1, .v6), (4, .v4)])
-    func echo(threads: Int, family: IPAddress.Family) async throws {
-        let pair = try await InterfacePair(threads: threads, family: family)
+    @Test(
+        "10 MB echo through the tunnel, half-closed at the end",
+        arguments: [(1, IPAddress.Family.v4, TransportCipher.libsodium), (1, .v6, .libsodium), (4, .v4, .libsodium), (1, .v4, .libcrypto)])
+    func echo(threads: Int, family: IPAddress.Family, agentCipher: TransportCipher) async throws {
+        let pair = try await InterfacePair(threads: threads, family: family, agentCipher: agentCipher)
         _ = try await pair.agent.listen(port: 80, group: threads > 1 ? pair.group : nil) { channel in
             channel.eventLoop.makeCompletedFuture {
                 try channel.syncOptions?.setOption(.allowRemoteHalfClosure, value: true)

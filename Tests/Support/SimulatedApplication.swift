@@ -140,13 +140,7 @@ package struct SimulatedApplication {
         }
         while budget > 0 {
             let limit = min(budget, buffer.count)
-            var count = 0
-            do {
-                var span = buffer.mutableSpan
-                var bytes = span.mutableBytes
-                var part = bytes._mutatingExtracting(0..<limit)
-                count = (try? stack.read(id, into: &part, now: now)) ?? 0
-            }
+            let count = take(&stack, id, atMost: limit, now: now, buffer: &buffer)
             if count == 0 { break }
             if !Pattern.matches(buffer, count: count, key: Pattern.peer(of: key), at: received), fault == nil {
                 fault = "a wrong byte behind \(received)"
@@ -159,6 +153,19 @@ package struct SimulatedApplication {
         if case .pause(let after, _) = plan.reading, !hasPaused, received >= after { read(&stack, id, now: now, buffer: &buffer) }
     }
 
+    /// Some applications let the stack hand over its memory.
+    private func take(_ stack: inout Stack, _ id: ConnectionID, atMost limit: Int, now: Instant, buffer: inout [UInt8]) -> Int {
+        let isWhole = limit == buffer.count && stack.readableBytes(id) <= limit
+        var span = buffer.mutableSpan
+        var bytes = span.mutableBytes
+        if key & 4 != 0, isWhole {
+            var block = (try? stack.take(id, now: now)) ?? nil
+            return block?.read(into: &bytes) ?? 0
+        }
+        var part = bytes._mutatingExtracting(0..<limit)
+        return (try? stack.read(id, into: &part, now: now)) ?? 0
+    }
+
     private mutating func write(_ stack: inout Stack, _ id: ConnectionID, now: Instant) {
         var limit = plan.bytes
         if case .turns(let mine, let theirs) = plan.pace {
@@ -166,7 +173,12 @@ package struct SimulatedApplication {
         }
         while sent < limit {
             let count = min(Pattern.longest, limit - sent)
-            let accepted = Pattern.withBytes(key: key, at: sent, count: count) { (try? stack.write(id, $0, now: now)) ?? 0 }
+            let accepted = Pattern.withBytes(key: key, at: sent, count: count) { bytes in
+                // And some let it keep theirs.
+                key & 2 == 0
+                    ? (try? stack.write(id, bytes, now: now)) ?? 0
+                    : (try? stack.write(id, shared: KeptBytes.shared(bytes), now: now)) ?? 0
+            }
             sent += accepted
             if accepted > 0 { lastProgress = now }
             if accepted < count { break }
@@ -174,6 +186,26 @@ package struct SimulatedApplication {
     }
 
     private mutating func wakeUp(_ moment: Instant) { wake = min(wake ?? moment, moment) }
+}
+
+/// Bytes that are spoilt when nobody keeps them any more.
+private final class KeptBytes {
+    private let memory: UnsafeMutableRawBufferPointer
+
+    private init(_ bytes: RawSpan) {
+        memory = .allocate(byteCount: bytes.byteCount, alignment: 1)
+        bytes.withUnsafeBytes { memory.copyMemory(from: $0) }
+    }
+
+    deinit {
+        memory.initializeMemory(as: UInt8.self, repeating: 0xAA)
+        memory.deallocate()
+    }
+
+    static func shared(_ bytes: RawSpan) -> SharedBytes {
+        let kept = KeptBytes(bytes)
+        return SharedBytes(UnsafeRawBufferPointer(kept.memory), owner: kept)
+    }
 }
 
 /// The bytes that an application sends: a table read from another place for each key, so that comparing costs next to nothing.

@@ -22,6 +22,9 @@ void bench_print_by_line(void);
 
 /// CPU time of this thread.
 uint64_t bench_processor_nanoseconds(void);
+/// CPU time of the whole process, and the most memory that it had, in kilobytes.
+uint64_t bench_process_nanoseconds(void);
+uint64_t bench_peak_kilobytes(void);
 
 /// A monotonic clock.
 uint64_t bench_nanoseconds(void);
@@ -41,6 +44,18 @@ int bench_udp_receive(int descriptor, uint8_t *message, size_t size, int millise
 /// `loss` (0 to 1) takes those on the way back. Gives the datagrams that went back and those that were lost; -1 without sockets.
 int bench_relay(
     uint16_t front, uint16_t target, double loss, uint64_t delay, uint64_t seed, double seconds, uint64_t *passed, uint64_t *lost);
+
+/// Gives bytes to whoever connects and asks, or takes them; until the process ends. -1 if it cannot listen.
+int bench_kernel_serve(const char *address, uint16_t port);
+/// Asks such a server over `streams` connections (at most 64) for `bytes` each: 'd' receives them, 'u' sends them. Gives the nanoseconds
+/// that took, connecting left out; 0 if something failed.
+uint64_t bench_kernel_transfer(const char *address, uint16_t port, char direction, int streams, uint64_t bytes);
+
+/// Asks for `path` of `https://name`, at this address, over one new TLS connection after another from so many threads (at most 64).
+/// Gives how many were answered with 200 and how many were not; -1 if it could not begin.
+int bench_tls_connections(
+    const char *address, uint16_t port, const char *name, const char *path, int threads, double seconds, uint64_t *completed,
+    uint64_t *failed);
 
 /// Sleeps until the monotonic clock is there.
 void bench_wait_until(uint64_t nanoseconds);

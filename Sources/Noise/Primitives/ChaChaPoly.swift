@@ -3,8 +3,7 @@ import Inet
 
 /// ChaCha20-Poly1305 as WireGuard and Noise use it: the nonce is four zero bytes and a 64-bit counter.
 ///
-/// This is the one place where transport and handshake encryption meets a library; another provider would be put here.
-/// Nothing allocates, and everything happens in place.
+/// By libsodium. Nothing allocates, and everything happens in place. What seals transport data is chosen by ``TransportCipher``.
 ///
 /// Source: RFC 8439 §2.8, WG §5.4.
 public enum ChaChaPoly {
@@ -68,7 +67,7 @@ public enum ChaChaPoly {
     }
 
     /// Four zero bytes and the counter in little-endian order.
-    @inline(__always) private static func withNonce<Result>(_ counter: UInt64, _ body: (UnsafePointer<UInt8>) -> Result) -> Result {
+    @inline(__always) static func withNonce<Result>(_ counter: UInt64, _ body: (UnsafePointer<UInt8>) -> Result) -> Result {
         let low = UInt32(truncatingIfNeeded: counter).littleEndian
         let high = UInt32(truncatingIfNeeded: counter >> 32).littleEndian
         let nonce: InlineArray<3, UInt32> = [0, low, high]

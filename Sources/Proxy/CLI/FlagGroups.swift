@@ -17,10 +17,13 @@ struct CommonFlags: ParsableArguments {
     @Option(help: ArgumentHelp("Loopback address that answers GET /metrics and /status, or off. (default: off)", valueName: "ip:port"))
     var metricsListen: String?
 
+    @Option(help: ArgumentHelp("libsodium, or fastest of this machine: what encrypts the tunnel. (default: libsodium)", valueName: "which"))
+    var cryptoTransport: String?
+
     var dictionary: [String: [String]] {
         flagDictionary([
             "state": state, "log-level": logLevel, "log-format": logFormat, "metrics-listen": metricsListen,
-            "interface": interface,
+            "interface": interface, "crypto-transport": cryptoTransport,
         ])
     }
 }

@@ -39,11 +39,19 @@ package struct CommonConfiguration: Sendable, Equatable {
     package var interfaceName: String?
     /// Where `GET /metrics` is answered, a loopback address; `nil` is nowhere.
     package var metricsListen: SocketEndpoint?
+    package var cryptoTransport = CryptoTransport.libsodium
     /// Event loops that carry the tunnel: 1 to ``maximumLoops``.
     package var loops = 1
 
     /// As many as receiver indices can tell apart.
     package static let maximumLoops = LoopShare.maximumCount
+}
+
+/// What encrypts the tunnel's data.
+package enum CryptoTransport: String, Sendable {
+    case libsodium
+    /// The library that proves to be the fastest on this machine when the program starts.
+    case fastest
 }
 
 /// Collects settings from their sources and every fault on the way, so that all are reported at once.
@@ -87,7 +95,8 @@ struct ConfigurationReader {
                 ConfigurationFault(.file(path, nil), key: flag == nil ? nil : "--config", error.message, fix: error.advice))
         }
         refuseUnknownKeys(
-            of: document, known: knownKeys + ["wireguard", "state", "log-level", "log-format", "interface", "metrics-listen", "loops"],
+            of: document,
+            known: knownKeys + ["wireguard", "crypto", "state", "log-level", "log-format", "interface", "metrics-listen", "loops"],
             section: nil)
     }
 
@@ -198,9 +207,30 @@ struct ConfigurationReader {
             value(setting(flag: "loops", key: "loops")) { loops throws(ConfigurationFault) in
                 try loops.integer(in: 1...CommonConfiguration.maximumLoops)
             } ?? 1
+        result.cryptoTransport = cryptoTransport()
         result.stateDirectory = stateDirectory()
         result.isStateGiven = setting(flag: "state", key: "state") != nil
         return result
+    }
+
+    private mutating func cryptoTransport() -> CryptoTransport {
+        var given = setting(flag: "crypto-transport")
+        if let entry = document.entry("crypto") {
+            if case .table(let table) = entry.value.kind {
+                refuseUnknownKeys(of: table, known: ["transport"], section: "crypto")
+                given = given ?? setting("transport", in: table)
+            } else {
+                fault(
+                    ConfigurationFault(.file(documentPath ?? "", entry.keyPosition), key: "crypto", "not a table", fix: "write [crypto]"))
+            }
+        }
+        return value(given) { setting throws(ConfigurationFault) in
+            let text = try setting.string("libsodium or fastest")
+            guard let choice = CryptoTransport(rawValue: text) else {
+                throw setting.fault("\(Setting.quoted(text)) is not known", fix: "write libsodium or fastest")
+            }
+            return choice
+        } ?? .libsodium
     }
 
     /// Metrics tell who talks when, and have no password.

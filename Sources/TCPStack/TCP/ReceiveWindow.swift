@@ -1,6 +1,6 @@
 import Inet
 
-/// The receive side: the ring of unread and early bytes, RCV.NXT, the window we offer, and how it grows.
+/// The receive side: the blocks of unread bytes, the ring of early ones, RCV.NXT, the window we offer, and how it grows.
 ///
 /// The right edge never moves left. Window scaling makes edges multiples of its unit, so an edge is rounded up while the
 /// buffer has slack for it (RFC 7323 §2.4 would let it move back by less than one unit).
@@ -18,11 +18,21 @@ package struct ReceiveWindow: ~Copyable {
     package let maximum: Int
     /// Our window scale shift; 0 until it is negotiated.
     package var scale: UInt8 = 0
+    /// Early bytes, from RCV.NXT on.
     private var ring = RingBuffer()
+    /// In-order bytes in the blocks up to `filling`; behind it free ones, within the limit: so a stream that is read
+    /// allocates nothing.
+    private var inbox: [TextBlock] = []
+    private let source: TextBlockSource
+    private var filling: UInt32 = 0
+    private var inboxCapacity: UInt32 = 0
+    /// What the next block shall hold: grows when one is not enough for a turn, falls when it is too much.
+    private var blockSize: UInt32 = Self.smallestBlock
     private var epochStart = Instant(nanoseconds: 0)
     private var epochConsumed = 0
 
-    package init(initial: Int, maximum: Int) {
+    package init(initial: Int, maximum: Int, source: TextBlockSource = TextBlockSource()) {
+        self.source = source
         nxt = SequenceNumber(0)
         rightEdge = SequenceNumber(0)
         limit = min(initial, maximum)
@@ -51,40 +61,76 @@ package struct ReceiveWindow: ~Copyable {
     /// RCV.WND as the peer knows it.
     package var offered: Int { max(0, nxt.distance(to: rightEdge)) }
 
-    package var allocatedBytes: Int { ring.capacity }
+    package var allocatedBytes: Int { ring.capacity + Int(inboxCapacity) }
     package var heldBytes: Int { readable + reassembler.byteCount }
     package var hasHoles: Bool { !reassembler.isEmpty }
 
     /// Takes `text`, which lies in the window and starts at or behind RCV.NXT.
     package mutating func accept(_ text: RawSpan, at sequence: SequenceNumber) -> Acceptance {
         let count = text.byteCount
-        let offset = readable &+ nxt.distance(to: sequence)
-        precondition(offset >= readable, "text in front of RCV.NXT")
+        let offset = nxt.distance(to: sequence)
+        precondition(offset >= 0, "text in front of RCV.NXT")
         if sequence == nxt, reassembler.isEmpty {
-            ring.reserve(offset + count, keeping: readable)
-            ring.write(text, at: offset)
-            readable += count
+            store(text)
             nxt += count
             return .inOrder
         }
         let range = SequenceRange(sequence, sequence + count)
         guard var gap = reassembler.firstGap(in: range) else { return .duplicate }
         guard reassembler.hasRoom(for: range) else { return .refused }
-        let held = reassembler.end.map { readable + nxt.distance(to: $0) } ?? readable
+        let held = reassembler.end.map { nxt.distance(to: $0) } ?? 0
         ring.reserve(max(held, offset + count), keeping: held)
         // Only the gaps are written: the first copy of a byte wins.
         while true {
             let start = sequence.distance(to: gap.start)
-            ring.write(text.extracting(start..<(start + gap.count)), at: readable + nxt.distance(to: gap.start))
+            ring.write(text.extracting(start..<(start + gap.count)), at: nxt.distance(to: gap.start))
             guard let next = reassembler.firstGap(in: SequenceRange(gap.end, range.end)) else { break }
             gap = next
         }
         guard reassembler.insert(range) else { return .refused }
         guard sequence == nxt else { return .early }
         let next = reassembler.advance(from: nxt)
-        readable += nxt.distance(to: next)
+        moveFromRing(nxt.distance(to: next))
         nxt = next
         return .inOrder
+    }
+
+    private mutating func store(_ text: RawSpan) {
+        var done = 0
+        while done < text.byteCount {
+            if inbox.isEmpty || inbox[Int(filling)].room == 0 { nextBlock(for: text.byteCount - done) }
+            done += inbox[Int(filling)].append(text.extracting(done..<text.byteCount))
+        }
+        readable += done
+    }
+
+    private mutating func moveFromRing(_ count: Int) {
+        var left = count
+        while left > 0 {
+            if inbox.isEmpty || inbox[Int(filling)].room == 0 { nextBlock(for: left) }
+            let copied = ring.copyFirst(atMost: left, into: &inbox[Int(filling)])
+            left -= copied
+            ring.dropFirst(copied)
+        }
+        readable += count
+        if reassembler.isEmpty { ring.rewind() }
+    }
+
+    private mutating func nextBlock(for needed: Int) {
+        if !inbox.isEmpty {
+            filling += 1
+            if Int(filling) < inbox.count { return }
+            blockSize = min(blockSize * 4, Self.largestBlock)
+        }
+        addBlock(atLeast: min(needed, Int(Self.largestBlock)))
+    }
+
+    private mutating func addBlock(atLeast needed: Int) {
+        var capacity = Int(blockSize)
+        while capacity < needed { capacity *= 2 }
+        let block = source.make(capacity: capacity)
+        inboxCapacity += UInt32(block.capacity)
+        inbox.append(block)
     }
 
     /// The peer's FIN takes one sequence number.
@@ -99,11 +145,46 @@ package struct ReceiveWindow: ~Copyable {
     package mutating func read(into target: inout MutableRawSpan, now: Instant, rtt: Interval, mayGrow: Bool = true) -> Int {
         let count = min(readable, target.byteCount)
         guard count > 0 else { return 0 }
-        ring.copy(from: 0, count: count, into: &target, at: 0)
-        ring.dropFirst(count)
+        var done = 0
+        while done < count {
+            done += inbox[0].read(into: &target, at: done)
+            guard inbox[0].filled.isEmpty else { break }
+            recycleFirst()
+        }
+        consumed(count, now: now, rtt: rtt, mayGrow: mayGrow)
+        return count
+    }
+
+    /// Hands the oldest block over, as `read` does its bytes.
+    package mutating func take(now: Instant, rtt: Interval, mayGrow: Bool = true) -> TextBlock? {
+        guard readable > 0 else { return nil }
+        let block = removeFirst()
+        if block.filled.upperBound * 2 < block.capacity { blockSize = max(blockSize / 2, Self.smallestBlock) }
+        consumed(block.filled.count, now: now, rtt: rtt, mayGrow: mayGrow)
+        return block
+    }
+
+    private mutating func removeFirst() -> TextBlock {
+        let block = inbox.removeFirst()
+        inboxCapacity -= UInt32(block.capacity)
+        filling = filling > 0 ? filling - 1 : 0
+        return block
+    }
+
+    /// All of the oldest block has been read: it is filled again, unless there are enough.
+    private mutating func recycleFirst() {
+        inbox[0].clear()
+        guard filling > 0 else { return }
+        var block = removeFirst()
+        block.clear()
+        guard Int(inboxCapacity) + block.capacity <= limit + 2 * Int(Self.largestBlock) else { return }
+        inboxCapacity += UInt32(block.capacity)
+        inbox.append(block)
+    }
+
+    private mutating func consumed(_ count: Int, now: Instant, rtt: Interval, mayGrow: Bool) {
         readable -= count
         if mayGrow { tune(consumed: count, now: now, rtt: rtt) } else { limit = max(initial, limit / 2) }
-        return count
     }
 
     /// The value of the Window field for a segment that leaves now; moves the right edge.
@@ -136,12 +217,27 @@ package struct ReceiveWindow: ~Copyable {
     }
 
     /// Gives memory back that is not needed for what is held.
-    package mutating func trim() { ring.shrink(keeping: reassembler.end.map { readable + nxt.distance(to: $0) } ?? readable) }
+    package mutating func trim() {
+        ring.shrink(keeping: reassembler.end.map { nxt.distance(to: $0) } ?? 0)
+        guard readable > 0 else { return removeBlocks() }
+        guard readable <= Int(inboxCapacity) / 4, Int(inboxCapacity) > Int(Self.smallestBlock) else { return }
+        var old = inbox
+        let full = Int(filling)
+        removeBlocks()
+        addBlock(atLeast: readable)
+        for index in 0...full { old[index].move(to: &inbox[0]) }
+    }
+
+    private mutating func removeBlocks() {
+        inbox = []
+        (filling, inboxCapacity, blockSize) = (0, 0, Self.smallestBlock)
+    }
 
     package mutating func discard() {
         readable = 0
         reassembler.removeAll()
         ring.release()
+        removeBlocks()
     }
 
     /// Doubles the window when the application consumed more than half of it within one round trip.
@@ -155,4 +251,7 @@ package struct ReceiveWindow: ~Copyable {
         epochStart = now
         epochConsumed = 0
     }
+
+    private static let smallestBlock: UInt32 = 2048
+    private static let largestBlock: UInt32 = 128 * 1024
 }

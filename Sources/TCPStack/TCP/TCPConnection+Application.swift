@@ -7,25 +7,50 @@ extension TCPConnection {
     ///   - isUrgent: the last of the bytes ends urgent data (RFC 9293 §3.8.5).
     ///   - mayGrow: whether there is memory for a larger buffer.
     mutating func write(_ bytes: RawSpan, isUrgent: Bool = false, mayGrow: Bool, now: Instant) throws(StackError) -> Int {
-        guard !state.hasClosedWrite, !flags.contains(.finQueued) else { throw .outputClosed }
-        // What a round trip takes, and as much again that waits behind it.
-        sendBuffer.limit =
-            mayGrow ? min(limits.sendBufferMaximum, max(limits.sendBufferInitial, 2 * congestion.cwnd)) : limits.sendBufferInitial
+        try prepareToWrite(mayGrow: mayGrow)
         let accepted = sendBuffer.append(bytes)
-        if accepted < bytes.byteCount { flags.insert(.wantsWritable) }
-        if accepted > 0 {
-            flags.insert(.needsPoll)
-            if isUrgent {
-                sndUrgent = textStart + sendBuffer.count
-                flags.insert(.sendsUrgent)
-            }
+        wrote(accepted, of: bytes.byteCount)
+        if accepted > 0, isUrgent {
+            sndUrgent = textStart + sendBuffer.count
+            flags.insert(.sendsUrgent)
         }
         return accepted
     }
 
+    /// The same without a copy.
+    mutating func write(_ bytes: SharedBytes, mayGrow: Bool, now: Instant) throws(StackError) -> Int {
+        try prepareToWrite(mayGrow: mayGrow)
+        let accepted = sendBuffer.append(bytes)
+        wrote(accepted, of: bytes.count)
+        return accepted
+    }
+
+    private mutating func prepareToWrite(mayGrow: Bool) throws(StackError) {
+        guard !state.hasClosedWrite, !flags.contains(.finQueued) else { throw .outputClosed }
+        // What a round trip takes, and as much again that waits behind it.
+        sendBuffer.limit =
+            mayGrow ? min(limits.sendBufferMaximum, max(limits.sendBufferInitial, 2 * congestion.cwnd)) : limits.sendBufferInitial
+    }
+
+    private mutating func wrote(_ accepted: Int, of count: Int) {
+        if accepted < count { flags.insert(.wantsWritable) }
+        if accepted > 0 { flags.insert(.needsPoll) }
+    }
+
     mutating func read(into target: inout MutableRawSpan, mayGrow: Bool, now: Instant) -> Int {
         let count = rcv.read(into: &target, now: now, rtt: rtt.minimum ?? .milliseconds(1), mayGrow: mayGrow)
-        guard count > 0 else { return 0 }
+        if count > 0 { consumed(now: now) }
+        return count
+    }
+
+    /// As `read`, without a copy.
+    mutating func take(mayGrow: Bool, now: Instant) -> TextBlock? {
+        guard let block = rcv.take(now: now, rtt: rtt.minimum ?? .milliseconds(1), mayGrow: mayGrow) else { return nil }
+        consumed(now: now)
+        return block
+    }
+
+    private mutating func consumed(now: Instant) {
         if rcv.readable == 0 { events.remove(.readable) }
         if flags.contains(.receivesUrgent), urgentBytes == 0 { flags.remove(.receivesUrgent) }
         armTrim(now: now)
@@ -33,7 +58,6 @@ extension TCPConnection {
             pending.insert(.acknowledgment)
             flags.insert(.needsPoll)
         }
-        return count
     }
 
     /// CLOSE of the write side: FIN follows the queued bytes.

@@ -75,7 +75,7 @@ struct TCPConnection: ~Copyable {
 
     init(
         local: SocketEndpoint, remote: SocketEndpoint, listener: ListenerID?, iss: SequenceNumber, timestampOffset: UInt32, limits: Limits,
-        configuration: StackConfiguration, pathMTU knownPathMTU: Int? = nil, now: Instant
+        configuration: StackConfiguration, source: TextBlockSource, pathMTU knownPathMTU: Int? = nil, now: Instant
     ) {
         self.local = local
         self.remote = remote
@@ -83,7 +83,7 @@ struct TCPConnection: ~Copyable {
         isPassive = listener != nil
         state = listener == nil ? .synSent : .synReceived
         snd = SendSequence(iss: iss)
-        rcv = ReceiveWindow(initial: configuration.receiveBufferInitial, maximum: configuration.receiveBufferMaximum)
+        rcv = ReceiveWindow(initial: configuration.receiveBufferInitial, maximum: configuration.receiveBufferMaximum, source: source)
         sendBuffer = SendBuffer(limit: limits.sendBufferInitial)
         interfaceMTU = configuration.mtu
         pathMTU = PathMTUSearch(whole: configuration.mtu, known: knownPathMTU)

@@ -16,7 +16,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from bench.sides import LARGE, Service  # noqa: E402
+from bench.service import LARGE, Service  # noqa: E402
 from interop.nodes import Agent, Gateway  # noqa: E402
 from interop.product import Program, key_pair, key_pair_of_loop, wg_quick  # noqa: E402
 from interop.system import Lab, free_port, wait_until  # noqa: E402

@@ -1,134 +1,20 @@
-"""The two sides that are compared, with the web service that both of them publish."""
+"""The sides that are compared: ours through its tunnel, proxies without any tunnel, and stock WireGuard with nginx."""
 
+import http.client
 import os
+import shutil
 import socket
+import ssl
 import subprocess
+from functools import cached_property
 
+from bench.service import DOMAIN, Service
+from bench.stock import Stock, StockTunnel
 from interop.nodes import Agent, Gateway
 from interop.product import wait_for_port
-from interop.system import free_port, wait_until
+from interop.system import Failure, free_port, is_root, wait_until
 
-DOMAIN = "localhost"
-LARGE = 100_000_000
-
-COMMON = """
-daemon off; pid {directory}/{name}.pid; error_log {directory}/{name}.log warn;
-events {{ worker_connections 2048; }}
-http {{
-    access_log off; client_max_body_size 0; keepalive_requests 100000000; sendfile on; tcp_nodelay on;
-    client_body_temp_path {directory}/{name}-body; proxy_temp_path {directory}/{name}-proxy; fastcgi_temp_path {directory}/{name}-fastcgi;
-    uwsgi_temp_path {directory}/{name}-uwsgi; scgi_temp_path {directory}/{name}-scgi;
-"""
-ORIGIN = "worker_processes 1;" + COMMON + """
-    upstream sink {{ server 127.0.0.1:{sink}; }}
-    server {{
-        listen {address}:{port} backlog=1024; root {directory}/www;
-        location = /small {{ return 200 "{small}"; }}
-        location = /sink {{ proxy_pass http://sink; proxy_http_version 1.1; proxy_request_buffering off; }}
-    }}
-}}
-"""
-PEER = "worker_processes auto;" + COMMON + """
-    upstream origin {{ server {origin}; keepalive 64; keepalive_requests 100000000; }}
-    server {{
-        listen 127.0.0.1:{port} ssl backlog=1024; ssl_certificate {directory}/site.pem; ssl_certificate_key {directory}/site.key;
-        ssl_protocols TLSv1.2 TLSv1.3; ssl_session_cache shared:s:1m;
-        location / {{
-            proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host;
-            proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto https;
-            proxy_request_buffering off; proxy_max_temp_file_size 0;
-        }}
-    }}
-}}
-"""
-
-
-def tree(pid):
-    """A process and all that it started."""
-    result = [pid]
-    try:
-        with open(f"/proc/{pid}/task/{pid}/children") as file:
-            for child in file.read().split():
-                result += tree(int(child))
-    except OSError:
-        pass
-    return result
-
-
-def processor_time(pid):
-    """User and system seconds of a process and its children."""
-    total = 0
-    for member in tree(pid):
-        try:
-            with open(f"/proc/{member}/stat") as file:
-                fields = file.read().rpartition(")")[2].split()
-            total += int(fields[11]) + int(fields[12])
-        except OSError:
-            pass
-    return total / os.sysconf("SC_CLK_TCK")
-
-
-def memory(pid, field):
-    """VmRSS or VmHWM in MB, summed over the process and its children."""
-    total = 0
-    for member in tree(pid):
-        try:
-            with open(f"/proc/{member}/status") as file:
-                total += sum(int(line.split()[1]) for line in file if line.startswith(f"{field}:"))
-        except OSError:
-            pass
-    return total / 1024
-
-
-class Service:
-    """nginx with a small answer, a large file, and a sink for uploads."""
-
-    def __init__(self, lab):
-        self.lab = lab
-        self.directory = lab.private_directory("web")
-        os.makedirs(os.path.join(self.directory, "www"))
-        with open(os.path.join(self.directory, "www", "large"), "wb") as file:
-            for _ in range(LARGE // 1_000_000):
-                file.write(os.urandom(1_000_000))
-        self.large = os.path.join(self.directory, "www", "large")
-        for path in (os.path.join(self.directory, "www"), self.large):
-            lab.own(path, 0o755)
-        self.make_certificate()
-        self.port = free_port()
-        script = os.path.join(os.path.dirname(__file__), "sink.py")
-        with open(script) as file:
-            self.sink_script = lab.write("sink.py", file.read(), 0o644)
-        self.process = self.start_origin("origin", "127.0.0.1", self.port)
-
-    def start_origin(self, name, address, port, namespace=None):
-        """A sink and the nginx in front of it, in a namespace as root because of port 80."""
-        sink_port = free_port()
-        sink = self.lab.start(f"{name}-sink", ["/usr/bin/python3", "-B", self.sink_script, str(sink_port)], namespace=namespace)
-        process = self.nginx(name, ORIGIN, namespace, address=address, port=port, sink=sink_port, small="x" * 100)
-        wait_for_port(sink, sink_port)
-        wait_for_port(process, port)
-        return process
-
-    def start_peer(self, name, port, origin, namespace=None):
-        return self.nginx(name, PEER, namespace, port=port, origin=origin)
-
-    def nginx(self, name, template, namespace, **values):
-        text = template.format(directory=self.directory, name=name, **values)
-        if namespace:
-            text = "user root;\n" + text
-        configuration = self.lab.write(f"web/{name}.conf", text)
-        return self.lab.start(
-            name, ["nginx", "-p", self.directory, "-e", f"{self.directory}/{name}-start.log", "-c", configuration],
-            unprivileged=namespace is None, namespace=namespace)
-
-    def make_certificate(self):
-        self.certificate, self.key = os.path.join(self.directory, "site.pem"), os.path.join(self.directory, "site.key")
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
-             f"/CN={DOMAIN}", "-addext", f"subjectAltName=DNS:{DOMAIN}", "-keyout", self.key, "-out", self.certificate],
-            check=True, capture_output=True)
-        self.lab.own(self.key, 0o600)
-        self.lab.own(self.certificate, 0o644)
+FAULTS = (Failure, OSError, RuntimeError, subprocess.SubprocessError, ValueError)
 
 
 def make_tunnel(program, lab, name):
@@ -147,60 +33,146 @@ class Ours:
     name = "kakuremichi"
     namespace = None
 
-    def __init__(self, program, lab, service):
+    def __init__(self, program, lab, service, name="tunnel", peers=""):
+        """`peers`: more of them for the gateway's configuration."""
         self.program, self.lab, self.service = program, lab, service
-        self.configurations = self.init("tunnel")
-        self.agent = Agent(program, lab, os.path.join(self.configurations, "agent.conf"), f"127.0.0.1:{service.port}")
+        directory, self.udp_port = make_tunnel(program, lab, name)
+        configuration = os.path.join(directory, "gateway.conf")
+        with open(configuration) as file:
+            text = file.read()
+        with open(os.path.join(directory, "agent.conf")) as file:
+            self.public_key = next(line.split("=", 1)[1].strip() for line in file if line.startswith("PublicKey"))
+        if peers:
+            configuration = lab.write(f"{name}.conf", text + peers)
+        self.agent = Agent(program, lab, os.path.join(directory, "agent.conf"), service.address, name=f"{name}-agent")
         self.gateway = Gateway(
-            program, lab, os.path.join(self.configurations, "gateway.conf"), [f"{DOMAIN}=10.1.0.2"],
+            program, lab, configuration, [f"{DOMAIN}=10.1.0.2"], name=f"{name}-gateway",
             options=["--cert", service.certificate, "--key", service.key])
         self.port = self.gateway.https
 
-    def init(self, name):
-        """Configurations of a tunnel of its own."""
-        return make_tunnel(self.program, self.lab, name)[0]
+    def front(self):
+        return {"gateway": self.gateway.process.pid}
+
+    def path(self):
+        return {**self.front(), "agent": self.agent.process.pid}
 
     def processes(self):
-        return {"gateway": self.gateway.process.pid, "agent": self.agent.process.pid, "origin": self.service.process.pid}
+        return {**self.path(), "origin": self.service.process.pid}
 
     def stop_front(self):
         self.gateway.process.stop()
 
     def start_front(self):
         """Without waiting for anything."""
-        self.gateway.process = self.program.start(self.lab, "gateway", self.gateway.arguments)
+        self.gateway.process = self.program.start(self.lab, self.gateway.name, self.gateway.arguments)
+
+    def stop(self):
+        self.gateway.process.stop()
+        self.agent.process.stop()
 
 
-class Nginx:
-    """nginx: TLS straight to the web service, no tunnel."""
+class Plain:
+    """A proxy that ends TLS and hands requests straight to the web service, without a tunnel."""
 
-    name = "nginx"
     namespace = None
 
-    def __init__(self, lab, service):
-        self.service = service
+    def __init__(self, name, service, start):
+        """`start`: makes the process for a port."""
+        self.name, self.service, self.start = name, service, start
         self.port = free_port()
         self.start_front()
         wait_for_port(self.process, self.port)
 
     def start_front(self):
-        self.process = self.service.start_peer("peer", self.port, f"127.0.0.1:{self.service.port}")
+        self.process = self.start(self.port)
 
     def stop_front(self):
         self.process.stop()
 
+    def front(self):
+        return {self.name: self.process.pid}
+
+    path = front
+
     def processes(self):
-        return {"nginx": self.process.pid, "origin": self.service.process.pid}
+        return {**self.front(), "origin": self.service.process.pid}
+
+
+class Sides:
+    """All sides that this machine has; what is missing is said once. Each starts when it is first asked for."""
+
+    def __init__(self, program, lab, note):
+        self.program, self.lab, self.note = program, lab, note
+
+    @cached_property
+    def service(self):
+        return Service(self.lab)
+
+    @cached_property
+    def ours(self):
+        return self.ready(Ours(self.program, self.lab, self.service))
+
+    @cached_property
+    def web(self):
+        """Everything that serves HTTPS."""
+        service = self.service
+        makers = {
+            "nginx": lambda: Plain("nginx", service, lambda port: service.start_nginx("nginx", port, service.address)),
+            "haproxy": lambda: Plain("haproxy", service, service.start_haproxy),
+            "caddy": lambda: Plain("caddy", service, service.start_caddy),
+        }
+        result = [self.ours]
+        for name, make in makers.items():
+            if shutil.which(name) is None:
+                self.note(f"{name} is left out: it is not installed")
+            else:
+                self.try_to_add(result, name, make)
+        if self.stock_tunnel:
+            self.try_to_add(result, Stock.name, lambda: Stock(self.stock_tunnel, service))
+        return result
+
+    def try_to_add(self, sides, name, make):
+        try:
+            sides.append(self.ready(make()))
+        except FAULTS as error:
+            self.note(f"{name} is left out: {error}")
+
+    @cached_property
+    def stock_tunnel(self):
+        """wireguard-go and kernel TCP on both ends; None where that cannot be."""
+        missing = [tool for tool in ("ip", "wg", "wireguard-go") if shutil.which(tool) is None]
+        if not is_root():
+            self.note("wireguard-go with TUN is left out: it needs root")
+        elif missing or not os.path.exists("/dev/net/tun"):
+            self.note(f"wireguard-go with TUN is left out: {', '.join(missing) or '/dev/net/tun'} is missing")
+        else:
+            try:
+                return StockTunnel(self.lab)
+            except FAULTS as error:
+                self.note(f"wireguard-go with TUN is left out: {error}")
+        return None
+
+    @staticmethod
+    def ready(side):
+        wait_until_answered(side)
+        return side
+
+
+def inside(side):
+    """What a client's command begins with, so that it runs where the side is reached."""
+    return ["ip", "netns", "exec", side.namespace] if side.namespace else []
 
 
 def wait_until_answered(side, timeout=30, interval=0.2):
     """Until the small page comes over HTTPS."""
-    import http.client
-    import ssl
-
     context = ssl.create_default_context(cafile=side.service.certificate)
 
     def answered():
+        if side.namespace:
+            command = inside(side) + [
+                "curl", "--silent", "--fail", "--noproxy", "*", "--max-time", "5", "--cacert", side.service.certificate, "--output",
+                "/dev/null", f"https://{DOMAIN}:{side.port}/small"]
+            return subprocess.run(command, timeout=10).returncode == 0
         connection = http.client.HTTPSConnection(DOMAIN, side.port, timeout=5, context=context)
         try:
             connection.request("GET", "/small")
@@ -211,3 +183,12 @@ def wait_until_answered(side, timeout=30, interval=0.2):
             connection.close()
 
     wait_until(answered, timeout, f"{side.name} answers", interval=interval)
+
+
+def protocols(side):
+    """What ALPN chooses of h2 and http/1.1; only for sides outside of namespaces."""
+    context = ssl.create_default_context(cafile=side.service.certificate)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with socket.create_connection(("127.0.0.1", side.port), timeout=5) as connection:
+        with context.wrap_socket(connection, server_hostname=DOMAIN) as tls:
+            return tls.selected_alpn_protocol()

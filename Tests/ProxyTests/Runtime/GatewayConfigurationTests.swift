@@ -72,6 +72,25 @@ import Testing
         }
     }
 
+    @Test("transport encryption is chosen by flag or [crypto], and nothing else is taken")
+    func cryptoTransport() throws {
+        func read(_ flags: [String: [String]], _ crypto: String) -> (CryptoTransport?, [String]) {
+            let files = ["gateway.toml": "\(crypto)\n[wireguard]\nconfig = 'g.conf'\n[[tunnel]]\ndomain='a.b'\nagent='10.1.0.2'\n"]
+            let result = Fixture.gateway(Fixture.input(flags, files: files))
+            return (result.configuration?.common.cryptoTransport, result.faults)
+        }
+        #expect(read([:], "") == (.libsodium, []))
+        #expect(read([:], "[crypto]\ntransport = 'fastest'") == (.fastest, []))
+        #expect(read(["crypto-transport": ["libsodium"]], "[crypto]\ntransport = 'fastest'") == (.libsodium, []))
+        #expect(read(["crypto-transport": ["fastest"]], "") == (.fastest, []))
+        #expect(
+            read([:], "[crypto]\ntransport = 'rot13'").1 == [
+                "gateway.toml:2:13: transport: \"rot13\" is not known; write libsodium or fastest"
+            ])
+        #expect(read([:], "[crypto]\ncipher = 'fastest'").1.first?.contains("no such key in [crypto]") == true)
+        #expect(read([:], "crypto = 'fastest'").1.first?.contains("write [crypto]") == true)
+    }
+
     @Test("the original's settings mean what they meant")
     func originalSettings() throws {
         let pem = [
