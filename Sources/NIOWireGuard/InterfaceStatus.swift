@@ -38,6 +38,8 @@ public struct InterfaceStatus: Sendable {
         public var peers = 0
         public var datagramsSent = 0
         public var datagramsReceived = 0
+
+        package init() {}
     }
 
     /// All loops together, each of which has told of itself alone.
@@ -138,9 +140,11 @@ extension InterfaceLoop {
         status.datagramsReceived = udp.datagramsReceived
         status.sendErrors = udp.sendErrors
         status.receiveErrors = udp.receiveErrors
-        status.loops = [
-            .init(peers: status.peers.count, datagramsSent: udp.datagramsSent, datagramsReceived: udp.datagramsReceived)
-        ]
+        var loop = InterfaceStatus.Loop()
+        loop.peers = status.peers.count
+        loop.datagramsSent = udp.datagramsSent
+        loop.datagramsReceived = udp.datagramsReceived
+        status.loops = [loop]
         return status
     }
 

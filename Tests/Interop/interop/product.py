@@ -88,6 +88,23 @@ def key_pair():
     return private, public
 
 
+def loop_of(public, count):
+    """The loop that has the peer with a public key, of a process with so many: the program's rule, written down once more."""
+    value, mask = 0, (1 << 64) - 1
+    key = base64.b64decode(public)
+    for offset in range(0, 32, 8):
+        product = (value ^ int.from_bytes(key[offset:offset + 8], "little")) * 0x9E3779B97F4A7C15
+        value = product >> 64 ^ product & mask
+    return value * count >> 64
+
+
+def key_pair_of_loop(loop, count):
+    while True:
+        private, public = key_pair()
+        if loop_of(public, count) == loop:
+            return private, public
+
+
 def wg_quick(private, addresses, peers, listen_port=None, mtu=None):
     """The text of a wg-quick file; `peers` are dictionaries of the file's own key words."""
     lines = ["[Interface]", f"PrivateKey = {private}", f"Address = {', '.join(addresses)}"]

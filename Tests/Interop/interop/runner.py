@@ -13,7 +13,8 @@ from .system import Failure, Lab, is_root
 
 SUITES = [
     "gateway_to_stock_peer", "stock_peer_to_agent", "end_to_end", "full_form", "odd_origins", "recovery", "rough_link", "bad_input",
-    "observability", "capture", "wg_tools", "cookies", "names", "udp", "kernel_tcp", "kernel_flow", "kernel_load", "kernel_faults",
+    "observability", "capture", "wg_tools", "cookies", "names", "several_loops", "udp", "kernel_tcp", "kernel_flow", "kernel_load",
+    "kernel_faults",
 ]
 SLOW_SUITES = ["rekey", "kernel_minute", "kernel_outages"]
 TEST_TIMEOUT = 90

@@ -56,6 +56,22 @@ import Testing
         #expect(http([:], ["HTTP_PORT": ""]) == ["[::]:1"])
     }
 
+    @Test("1 to 64 loops; a flag wins over the file, and one is enough if nothing is said")
+    func loops() {
+        let files = ["gateway.toml": "loops = 4\n[wireguard]\nconfig = 'g.conf'\n[[tunnel]]\ndomain='a.b'\nagent='10.1.0.2'\n"]
+        func loops(_ flags: [String: [String]], files: [String: String] = [:]) -> (Int?, [String]) {
+            let (configuration, faults, _) = Fixture.gateway(Fixture.input(flags, environment: ["HOME": "/h"], files: files))
+            return (configuration?.common.loops, faults)
+        }
+        #expect(loops(route).0 == 1)
+        #expect(loops([:], files: files).0 == 4)
+        #expect(loops(["loops": ["64"]], files: files).0 == 64)
+        for wrong in ["0", "65", "two"] {
+            let (_, faults) = loops(with(["loops": [wrong]]))
+            #expect(faults.count == 1 && faults.first?.contains("write an integer from 1 to 64") == true, "\(faults)")
+        }
+    }
+
     @Test("transport encryption is chosen by flag or [crypto], and nothing else is taken")
     func cryptoTransport() throws {
         func read(_ flags: [String: [String]], _ crypto: String) -> (CryptoTransport?, [String]) {

@@ -50,6 +50,25 @@ import WGUserspace
         }
     }
 
+    @Test("each loop's peers and datagrams, and what one has given to another")
+    func loops() {
+        var status = InterfaceStatus()
+        status.loops = [.init(), .init()]
+        status.loops[1].peers = 3
+        status.loops[1].datagramsReceived = 4
+        status.loops[0].datagramsSent = 5
+        status.counters.initiationsHandedOver = 6
+        status.counters.misdirectedMessages = 7
+        var text = MetricsText()
+        text.add(status)
+        for line in [
+            #"kakuremichi_loop_peers{loop="0"} 0"#, #"kakuremichi_loop_peers{loop="1"} 3"#,
+            #"kakuremichi_loop_udp_datagrams_total{loop="1",direction="receive"} 4"#,
+            #"kakuremichi_loop_udp_datagrams_total{loop="0",direction="send"} 5"#,
+            #"kakuremichi_loop_handed_over_total{kind="initiation"} 6"#, #"kakuremichi_loop_handed_over_total{kind="misdirected"} 7"#,
+        ] { #expect(text.text.contains("\n\(line)\n"), "\(line)") }
+    }
+
     @Test("10,000 peers: the snapshot holds the interface's loop for milliseconds only")
     func manyPeers() async throws {
         let peers = (0..<10_000).map { index in
