@@ -70,6 +70,7 @@ package struct SendBuffer: ~Copyable {
     /// Copies bytes for a segment straight into the outgoing packet.
     package mutating func copy(from offset: Int, count length: Int, into packet: inout MutableRawSpan, at packetOffset: Int) {
         precondition(offset >= 0 && length >= 0 && offset + length <= count, "segment outside the send buffer")
+        guard length > 0 else { return }
         var position = origin + UInt64(offset)
         var index = find(position)
         var done = 0
