@@ -19,6 +19,7 @@ enum Micro {
         packets()
         SegmentMicro.run()
         InterfaceMicro.run()
+        UDPMicro.run()
         lookUps()
         HeaderMicro.run()
         handshakes()

@@ -56,7 +56,7 @@ enum SegmentMicro {
 }
 
 /// Nanoseconds and allocations of some operations.
-struct Cost {
+struct Cost: Sendable {
     private var nanoseconds: UInt64 = 0
     private var allocations: UInt64 = 0
     private var count = 0
