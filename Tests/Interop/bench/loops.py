@@ -1,5 +1,5 @@
 """What several loops of one gateway cost: CPU seconds a GB with one loop and with two, each with two agents that move bytes at the same time.
-loops.py [--rounds N] [--megabytes N] [--loops LIST] [--agents N] [--json FILE] PROGRAM
+loops.py [--rounds N] [--megabytes N] [--loops LIST] [--agents N] [--rate N] [--json FILE] PROGRAM
 
 The agents' keys are chosen so that with as many loops each has one of them. Where the machine has no more cores than that, the agents run
 on the same ones: then the rate says nothing, and only the gateway's CPU time does."""
@@ -27,8 +27,8 @@ TIMEOUT = 120
 class Side:
     """A gateway with so many loops, and its agents."""
 
-    def __init__(self, program, lab, service, loops, agents):
-        self.program, self.lab, self.loops = program, lab, loops
+    def __init__(self, program, lab, service, loops, agents, rate):
+        self.program, self.lab, self.loops, self.rate = program, lab, loops, rate
         self.domains = [f"agent{number}.example.com" for number in range(agents)]
         gateway_key, gateway_public = key_pair()
         port = free_port(socket.SOCK_DGRAM)
@@ -54,6 +54,8 @@ class Side:
     def curl(self, domain, *options):
         edge = self.gateway.edge
         command = ["curl", "-sS", "--fail", "--noproxy", "*", "--max-time", str(TIMEOUT), "--output", "/dev/null"]
+        if self.rate:
+            command += ["--limit-rate", str(self.rate * 1_000_000)]
         return subprocess.Popen(command + edge.curl_options(domain) + list(options))
 
     def move(self, direction, service, megabytes):
@@ -99,6 +101,7 @@ def main():
     parser.add_argument("--megabytes", type=int, default=200, help="of each agent, direction and round")
     parser.add_argument("--loops", default="1,2", help="the sides, by their loops")
     parser.add_argument("--agents", type=int, default=2)
+    parser.add_argument("--rate", type=int, help="MB/s of each agent at most: below what fills one loop, batches are as small with one as with two")
     parser.add_argument("--json")
     parser.add_argument("program")
     options = parser.parse_args()
@@ -106,7 +109,7 @@ def main():
     values = {}
     try:
         service = Service(lab)
-        sides = [Side(program, lab, service, int(loops), options.agents) for loops in options.loops.split(",")]
+        sides = [Side(program, lab, service, int(loops), options.agents, options.rate) for loops in options.loops.split(",")]
         for number in range(options.rounds):
             for direction in ("download", "upload"):
                 for side in sides if number % 2 == 0 else sides[::-1]:
