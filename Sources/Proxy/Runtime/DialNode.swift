@@ -41,23 +41,32 @@ enum DialNode {
         }.get()
         let connection = channel.channel
         try await channel.executeThenClose { inbound, outbound in
-            try await withThrowingTaskGroup(of: Void.self) { tasks in
+            try await withThrowingTaskGroup(of: (any Error)?.self) { tasks in
                 tasks.addTask {
                     // When the other direction fails, nobody waits for more input.
                     let isOver = Atomic(false)
-                    try await withTaskCancellationHandler {
-                        while let bytes = try await readInput(until: isOver) { try await outbound.write(bytes) }
-                    } onCancel: {
-                        isOver.store(true, ordering: .relaxed)
+                    do {
+                        try await withTaskCancellationHandler {
+                            while let bytes = try await readInput(until: isOver) { try await outbound.write(bytes) }
+                        } onCancel: {
+                            isOver.store(true, ordering: .relaxed)
+                        }
+                        // Done when the stack has all of it: what waits before the stack is lost when the channel closes.
+                        try await connection.close(mode: .output).get()
+                        return nil
+                    } catch  where error is ChannelError || error is NIOAsyncWriterError {
+                        // The connection is gone. The other direction knows why.
+                        return error
                     }
-                    // Done when the stack has all of it: what waits before the stack is lost when the channel closes.
-                    try await connection.close(mode: .output).get()
                 }
                 tasks.addTask {
                     for try await bytes in inbound { try await writeOutput(bytes) }
+                    return nil
                 }
+                var unsent: (any Error)?
                 // Not `waitForAll`, which waits for the other direction when one has failed.
-                while try await tasks.next() != nil {}
+                while let failure = try await tasks.next() { unsent = unsent ?? failure }
+                if let unsent { throw unsent }
             }
         }
     }

@@ -94,7 +94,8 @@ class SUITE(Suite):
         for loop in range(LOOPS):
             received, sent = (self.datagrams(loop, way) - before[loop][number] for number, way in enumerate(("receive", "send")))
             check(received > LARGE // 1500, f"loop {loop} has received {received} datagrams")
-            check(sent > 1000, f"loop {loop} has sent {sent} datagrams")
+            # ACKs: how many depends on how many datagrams a turn brings.
+            check(sent > 100, f"loop {loop} has sent {sent} datagrams")
         check_equal(self.handed_over("misdirected"), 0, "datagrams that came to the wrong loop")
 
     @test
