@@ -78,9 +78,29 @@ extension InterfaceLoop {
 
     /// The next in-order bytes; `nil` if there are none.
     func read(_ id: ConnectionID) -> ByteBuffer? {
-        guard let block = try? core.stack.take(id, now: SystemEdges.now) else { return nil }
+        let (now, available) = (SystemEdges.now, core.stack.readableBytes(id))
+        guard available > 0 else { return nil }
+        // A few bytes must not keep much memory: handlers count what they hold by its bytes.
+        if available <= Self.worthTaking {
+            var buffer = ByteBufferAllocator().buffer(capacity: available)
+            buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: available) { bytes in
+                var span = MutableRawSpan(_unsafeBytes: UnsafeMutableRawBufferPointer(rebasing: bytes[..<available]))
+                return (try? core.stack.read(id, into: &span, now: now)) ?? 0
+            }
+            return buffer
+        }
+        guard var block = try? core.stack.take(id, now: now) else { return nil }
         if core.stack.readableBytes(id) > 0, let port = port(for: id) { queueForRead(port) }
-        return ByteBufferBlocks.buffer(of: block)
+        return block.filled.count < block.capacity / 4 ? Self.copy(&block) : ByteBufferBlocks.buffer(of: block)
+    }
+
+    private static func copy(_ block: inout TextBlock) -> ByteBuffer {
+        var buffer = ByteBufferAllocator().buffer(capacity: block.filled.count)
+        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: block.filled.count) { bytes in
+            var span = MutableRawSpan(_unsafeBytes: bytes)
+            return block.read(into: &span)
+        }
+        return buffer
     }
 
     func closeWrite(_ id: ConnectionID) { withCore { $0.stack.closeWrite(id, now: $1) } }
@@ -91,4 +111,6 @@ extension InterfaceLoop {
 
     /// Fewer bytes are copied: that is cheaper than to keep their owner.
     private static let worthSharing = 4096
+    /// A quarter of the smallest block.
+    private static let worthTaking = 512
 }

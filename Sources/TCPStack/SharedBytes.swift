@@ -15,6 +15,9 @@ import Inet
         self.owner = owner
     }
 
+    /// Whether `other` begins `offset` bytes behind the first of these, in the same memory.
+    func goesOn(at offset: Int, with other: SharedBytes) -> Bool { unsafe owner === other.owner && base + offset == other.base }
+
     /// Copies `range` into `target`.
     @inline(__always)
     func copy(_ range: Range<Int>, into target: inout MutableRawSpan, at offset: Int) {

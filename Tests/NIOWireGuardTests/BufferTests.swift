@@ -59,5 +59,38 @@ import Testing
         try await pair.shutdown()
     }
 
+    /// Keeps every buffer.
+    private final class Collector: ChannelInboundHandler, @unchecked Sendable {
+        typealias InboundIn = ByteBuffer
+        private(set) var buffers: [ByteBuffer] = []
+        private let total: Int
+        let done: EventLoopPromise<Void>
+
+        init(_ total: Int, _ done: EventLoopPromise<Void>) { (self.total, self.done) = (total, done) }
+
+        func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+            buffers.append(unwrapInboundIn(data))
+            if buffers.reduce(0, { $0 + $1.readableBytes }) == total { done.succeed() }
+        }
+    }
+
+    @Test("a few bytes keep little memory, also behind many") func small() async throws {
+        let pair = try await InterfacePair()
+        let many = 500_000
+        let done = pair.agent.eventLoop.makePromise(of: Void.self)
+        let collector = Collector(many + 200, done)
+        _ = try await pair.agent.listen(port: 80) { channel in
+            channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(collector) }
+        }.get()
+        let channel = try await pair.gateway.dial(pair.agentEndpoint)
+        try await channel.writeAndFlush(ByteBuffer(repeating: 1, count: many))
+        for _ in 0..<200 { try await channel.writeAndFlush(ByteBuffer(integer: UInt8(1))) }
+        try await done.futureResult.get()
+        let held = try await pair.agent.eventLoop.submit { collector.buffers.map { ($0.readableBytes, $0.storageCapacity) } }.get()
+        for (bytes, capacity) in held { #expect(capacity <= 8 * max(bytes, 16), "\(bytes) bytes in \(capacity)") }
+        try await channel.close()
+        try await pair.shutdown()
+    }
+
     private static func byte(_ position: Int) -> UInt8 { UInt8(truncatingIfNeeded: position &* 131 >> 3) }
 }

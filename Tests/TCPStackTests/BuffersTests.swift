@@ -75,6 +75,42 @@ import Testing
         #expect(kept.count == 0)
     }
 
+    @Test("a large shared buffer that is taken byte by byte counts as its bytes, in one piece") func trickle() {
+        let kept = Counter()
+        var buffer = SendBuffer(limit: 1000)
+        let bytes = (0..<50_000).map { UInt8(truncatingIfNeeded: $0) }
+        do {
+            let whole = Array(bytes)
+            let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: whole.count, alignment: 1)
+            memory.copyBytes(from: whole)
+            defer { memory.deallocate() }
+            var offered = buffer.append(SharedBytes(UnsafeRawBufferPointer(memory), owner: kept))
+            #expect(offered == 1000 && buffer.allocatedBytes == 1000)
+            for _ in 0..<3000 {
+                buffer.dropFirst(1)
+                offered += buffer.append(SharedBytes(UnsafeRawBufferPointer(rebasing: memory[offered...]), owner: kept))
+                #expect(buffer.count == 1000 && buffer.allocatedBytes <= 4000)
+                var packet = [UInt8](repeating: 0, count: 1000)
+                do {
+                    var span = packet.mutableSpan
+                    var target = span.mutableBytes
+                    buffer.copy(from: 0, count: 1000, into: &target, at: 0)
+                }
+                #expect(packet.elementsEqual(bytes[offered - 1000..<offered]))
+            }
+            buffer.removeAll()
+        }
+        #expect(buffer.allocatedBytes == 0)
+    }
+
+    @Test("limits beyond what windows can be are cut to that") func largestLimits() {
+        var window = ReceiveWindow(initial: 1 << 40, maximum: 1 << 40)
+        window.scale = 14
+        window.start(at: SequenceNumber(7), isOffered: false)
+        #expect(window.windowField(isSYN: false) == 65_535)
+        #expect(window.maximum == 1 << 30 && SendBuffer(limit: 1 << 40).limit == 1 << 30)
+    }
+
     @Test("a receive window gives the bytes in order, read or taken, whatever order they come in", arguments: 1...20)
     func receiveWindow(seed: UInt64) {
         let random = RandomSource.seeded(seed)

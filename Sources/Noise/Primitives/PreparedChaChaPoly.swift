@@ -3,6 +3,7 @@ import Inet
 
 /// ChaCha20-Poly1305 by libcrypto under one key and in one direction, with the same nonces as ``ChaChaPoly``. The context is made
 /// once for a key, since that costs more than a small packet; afterwards nothing allocates. libcrypto wipes it when the value goes.
+/// It belongs to one thread at a time, also when it only seals.
 ///
 /// Source: RFC 8439 §2.8, WG §5.4.
 @safe struct PreparedChaChaPoly: ~Copyable, @unchecked Sendable {

@@ -35,9 +35,9 @@ package struct ReceiveWindow: ~Copyable {
         self.source = source
         nxt = SequenceNumber(0)
         rightEdge = SequenceNumber(0)
-        limit = min(initial, maximum)
+        self.maximum = min(max(0, maximum), Self.largestWindow)
+        limit = min(max(0, initial), self.maximum)
         self.initial = limit
-        self.maximum = maximum
     }
 
     package enum Acceptance: Equatable {
@@ -252,6 +252,8 @@ package struct ReceiveWindow: ~Copyable {
         epochConsumed = 0
     }
 
+    /// RFC 7323 §2.3.
+    private static let largestWindow = 1 << 30
     private static let smallestBlock: UInt32 = 2048
     private static let largestBlock: UInt32 = 128 * 1024
 }

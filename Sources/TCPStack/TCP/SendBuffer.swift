@@ -21,12 +21,12 @@ package struct SendBuffer: ~Copyable {
     private var origin: UInt64 = 0
     /// Memory of our own that has become free, within the limit: so a stream allocates nothing.
     private var spares: [HeapMemory] = []
+    private var memoryBytes = 0
     private var first: UInt32 = 0
     /// The piece that was copied from last.
     private var cursor: UInt32 = 0
     private var heldBytes: UInt32 = 0
     private var mostBytes: UInt32
-    private var memoryBytes: UInt32 = 0
 
     package init(limit: Int) { mostBytes = UInt32(clamping: min(limit, Self.largestLimit)) }
 
@@ -39,7 +39,7 @@ package struct SendBuffer: ~Copyable {
     }
     package var room: Int { max(0, limit - count) }
     /// Bytes of memory held.
-    package var allocatedBytes: Int { Int(memoryBytes) }
+    package var allocatedBytes: Int { memoryBytes }
 
     /// Copies as much of `bytes` as there is room for.
     /// - Returns: the bytes taken.
@@ -62,7 +62,12 @@ package struct SendBuffer: ~Copyable {
     package mutating func append(_ bytes: SharedBytes) -> Int {
         let accepted = min(bytes.count, room)
         guard accepted > 0 else { return 0 }
-        add(Piece(memory: .shared(bytes), start: end, count: accepted))
+        // The rest of what was offered before is no piece of its own: it may come byte by byte, as the peer makes room.
+        if !pieces.isEmpty, pieces[pieces.count - 1]?.extend(by: accepted, of: bytes) == true {
+            memoryBytes += accepted
+        } else {
+            add(Piece(memory: .shared(bytes), start: end, count: accepted))
+        }
         heldBytes += UInt32(accepted)
         return accepted
     }
@@ -104,7 +109,7 @@ package struct SendBuffer: ~Copyable {
 
     /// Gives memory back that is much more than what is held needs.
     package mutating func trim() {
-        while let memory = spares.popLast() { memoryBytes -= UInt32(memory.count) }
+        while let memory = spares.popLast() { memoryBytes -= memory.count }
         guard count > 0 else { return removeAll() }
         guard count <= allocatedBytes / 4 else { return }
         var capacity = Self.smallestMemory
@@ -132,7 +137,7 @@ package struct SendBuffer: ~Copyable {
 
     private mutating func add(_ piece: Piece) {
         pieces.append(piece)
-        memoryBytes += UInt32(clamping: piece.memoryBytes)
+        memoryBytes += piece.memoryBytes
     }
 
     /// Twice as much as what has become full, so that small requests take little and large ones few pieces. Behind shared bytes just
@@ -144,7 +149,7 @@ package struct SendBuffer: ~Copyable {
         while capacity < Self.largestMemory, capacity < max(needed, 2 * full) { capacity *= 2 }
         if let memory = spares.last, memory.count <= capacity {
             spares.removeLast()
-            memoryBytes -= UInt32(memory.count)
+            memoryBytes -= memory.count
             return add(Piece(memory: .own(memory), start: end, count: 0))
         }
         add(Piece(memory: .own(HeapMemory(count: capacity)), start: end, count: 0))
@@ -152,10 +157,12 @@ package struct SendBuffer: ~Copyable {
 
     private mutating func removeFirst() {
         guard let piece = pieces[Int(first)].take() else { return }
-        memoryBytes -= UInt32(clamping: piece.memoryBytes)
+        memoryBytes -= piece.memoryBytes
         first += 1
-        guard case .own(let memory) = piece.memory, Int(memoryBytes) + memory.count <= limit + 2 * Self.largestMemory else { return }
-        memoryBytes += UInt32(memory.count)
+        guard case .own(let memory) = piece.memory, memory.count <= Self.largestMemory,
+            memoryBytes + memory.count <= limit + 2 * Self.largestMemory
+        else { return }
+        memoryBytes += memory.count
         spares.append(memory)
     }
 
@@ -183,7 +190,7 @@ extension SendBuffer.Piece {
 
     fileprivate var memoryBytes: Int {
         switch memory {
-        case .shared(let bytes): bytes.count
+        case .shared: count
         case .own(let memory): memory.count
         }
     }
@@ -193,6 +200,13 @@ extension SendBuffer.Piece {
         case .shared: 0
         case .own(let memory): memory.count - count
         }
+    }
+
+    /// Takes the next bytes of memory that it shares already, if that is what these are.
+    fileprivate mutating func extend(by more: Int, of bytes: SharedBytes) -> Bool {
+        guard case .shared(let mine) = memory, mine.goesOn(at: count, with: bytes), count + more <= mine.count else { return false }
+        count += more
+        return true
     }
 
     fileprivate func holds(_ position: UInt64) -> Bool { start <= position && position < end }
