@@ -37,7 +37,8 @@ public struct TransportKeys: ~Copyable, Sendable {
         self.init(keys, isInitiator: isInitiator)
     }
 
-    /// Lets `cipher` seal and open from now on; one that is not available is not taken.
+    /// Lets `cipher` seal and open from now on; one that is not available is not taken. libcrypto's contexts are changed by each packet:
+    /// the keys then belong to one thread at a time.
     public mutating func use(_ cipher: TransportCipher) {
         prepared =
             switch cipher {

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from contextlib import closing
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -145,28 +146,23 @@ def main():
         print(" ".join(Run(None, None, None, [], 0).names()))
         return 0
     only = [name for name in arguments.only.split(",") if name]
-    program = Program(arguments.program)
     tool = Program(arguments.tool) if arguments.tool and os.access(arguments.tool, os.X_OK) else MissingTool()
-    lab = Lab("bench")
-    try:
-        run = Run(program, tool, lab, only, max(1, arguments.rounds))
-        unknown = [name for name in only if name not in run.names()]
-        if unknown:
-            print(f"unknown: {', '.join(unknown)}; names: {' '.join(run.names())}")
-            return 0
-        run.measure()
-        results = run.results()
-        show(results, run.figures, run.rounds)
-        for text in run.note.said:
-            print(f"note: {text}")
-        if arguments.json:
-            run.write(arguments.json, results)
-    except FAULTS as error:
-        print(f"no figures: {error}")
-    finally:
-        lab.close()
-        program.close()
-        tool.close()
+    with closing(Program(arguments.program)) as program, closing(tool), closing(Lab("bench")) as lab:
+        try:
+            run = Run(program, tool, lab, only, max(1, arguments.rounds))
+            unknown = [name for name in only if name not in run.names()]
+            if unknown:
+                print(f"unknown: {', '.join(unknown)}; names: {' '.join(run.names())}")
+                return 0
+            run.measure()
+            results = run.results()
+            show(results, run.figures, run.rounds)
+            for text in run.note.said:
+                print(f"note: {text}")
+            if arguments.json:
+                run.write(arguments.json, results)
+        except FAULTS as error:
+            print(f"no figures: {error}")
     return 0
 
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import closing
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -112,18 +113,14 @@ def main():
         return 0
     if not is_root():
         print("without root perf may see nothing of the kernel: its share then counts as 'other'")
-    program, tool, lab = Program(arguments.program), Program(arguments.tool), Lab("profile")
-    profile = Profile(program, tool, lab, arguments.seconds)
-    try:
-        profile.run(arguments.workload)
-        if arguments.keep:
-            shutil.copy(profile.data, arguments.keep)
-    except FAULTS as error:
-        print(f"no profile: {error}")
-    finally:
-        lab.close()
-        program.close()
-        tool.close()
+    with closing(Program(arguments.program)) as program, closing(Program(arguments.tool)) as tool, closing(Lab("profile")) as lab:
+        profile = Profile(program, tool, lab, arguments.seconds)
+        try:
+            profile.run(arguments.workload)
+            if arguments.keep:
+                shutil.copy(profile.data, arguments.keep)
+        except FAULTS as error:
+            print(f"no profile: {error}")
     return 0
 
 
