@@ -1,7 +1,8 @@
-"""What several loops of one gateway cost: CPU seconds a GB with one loop and with two, each with two agents that move bytes at the same time.
-loops.py [--rounds N] [--megabytes N] [--loops LIST] [--agents N] [--rate N] [--json FILE] PROGRAM
+"""What several loops of one gateway cost: CPU seconds a GB with one loop and with two, with agents that move bytes at the same time.
+loops.py [--rounds N] [--megabytes N] [--loops LIST] [--agents LIST] [--rate N] [--json FILE] PROGRAM
 
-The agents' keys are chosen so that with as many loops each has one of them. Where the machine has no more cores than that, the agents run
+`--agents 2,2` (the default) is the same load on one loop and on two; `--agents 1,2` the same load on each loop. The agents' keys are chosen so
+that with as many loops each has one of them. Where the machine has no more cores than that, the agents run
 on the same ones: then the rate says nothing, and only the gateway's CPU time does."""
 
 import argparse
@@ -95,12 +96,16 @@ def threads(pid):
     return result
 
 
+def count_of(number, noun):
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def main():
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--megabytes", type=int, default=200, help="of each agent, direction and round")
     parser.add_argument("--loops", default="1,2", help="the sides, by their loops")
-    parser.add_argument("--agents", type=int, default=2)
+    parser.add_argument("--agents", default="2,2", help="the agents of each side")
     parser.add_argument("--rate", type=int, help="MB/s of each agent at most: below what fills one loop, batches are as small with one as with two")
     parser.add_argument("--json")
     parser.add_argument("program")
@@ -109,13 +114,14 @@ def main():
     values = {}
     try:
         service = Service(lab)
-        sides = [Side(program, lab, service, int(loops), options.agents, options.rate) for loops in options.loops.split(",")]
+        pairs = zip(options.loops.split(","), options.agents.split(","), strict=True)
+        sides = [Side(program, lab, service, int(loops), int(agents), options.rate) for loops, agents in pairs]
         for number in range(options.rounds):
             for direction in ("download", "upload"):
                 for side in sides if number % 2 == 0 else sides[::-1]:
                     seconds, count, used = side.move(direction, service, options.megabytes)
                     busy = sorted(((value, name) for name, value in used.items() if value > 0), reverse=True)
-                    entry = values.setdefault(f"{direction}, {side.loops} loop{'s' if side.loops > 1 else ''}", [])
+                    entry = values.setdefault(f"{direction}, {count_of(side.loops, 'loop')}, {count_of(len(side.domains), 'agent')}", [])
                     entry.append({
                         "rate": count / seconds / 1e6, "all": sum(used.values()) / count * 1e9,
                         "threads": [(name.rsplit(" ", 1)[0], value / count * 1e9) for value, name in busy[:4]]})
@@ -131,7 +137,7 @@ def main():
             f"{statistics.median(entry['all'] for entry in entries):.2f}",
             f"{min(entry['all'] for entry in entries):.2f} - {max(entry['all'] for entry in entries):.2f}",
             ", ".join(f"{thread} {value:.2f}" for thread, value in middle["threads"])])
-    header = [f"{options.agents} agents at once", "MB/s", "CPU s/GB", "least - most", "of these, by thread (median round)"]
+    header = ["agents at once", "MB/s", "CPU s/GB", "least - most", "of these, by thread (median round)"]
     widths = [max(len(row[column]) for row in [header] + rows) for column in range(len(header))]
     for row in [header] + rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
