@@ -60,7 +60,7 @@ package final class LocalProxy: Sendable {
 
     /// The initializer of an accepted channel; to be called on its loop.
     package func initialize(_ channel: any Channel) -> EventLoopFuture<Void> {
-        channel.eventLoop.makeCompletedFuture { try service.configure(channel, scheme: .http) }
+        channel.eventLoop.makeCompletedFuture { try service.configure(channel, scheme: .http, speaks: .either) }
     }
 }
 

@@ -19,7 +19,7 @@ package struct TLSFrontConfiguration: Sendable {
 
     package init(
         domains: [String], certificates: [CertificateFiles] = [], stateDirectory: String, email: String = "",
-        applicationProtocols: [String] = ["http/1.1"], leafCacheCapacity: Int = CertificateSelector.defaultLeafCacheCapacity
+        applicationProtocols: [String] = ["h2", "http/1.1"], leafCacheCapacity: Int = CertificateSelector.defaultLeafCacheCapacity
     ) {
         self.domains = domains
         self.certificates = certificates

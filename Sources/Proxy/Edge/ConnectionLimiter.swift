@@ -47,7 +47,7 @@ package final class ConnectionLimiter: Sendable {
     package var open: Int { state.withLock { $0.total } }
     package var refused: UInt64 { state.withLock { $0.refused } }
 
-    private static func key(_ client: IPAddress) -> IPAddress {
+    static func key(_ client: IPAddress) -> IPAddress {
         let client = client.unmapped
         return client.family == .v4 ? client : client.masked(to: 64)
     }

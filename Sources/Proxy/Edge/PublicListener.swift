@@ -100,10 +100,13 @@ package final class PublicListener: Sendable {
         case .https(let front):
             let hello = HandshakeDeadline(channel, clock: service.clock(of: channel.eventLoop), limit: service.limits.header)
             let handler = front.makeTLSHandler { coverage in
-                hello.end()
-                // Said hello after the others were told to end.
-                if connections.isDraining.load(ordering: .acquiring) { throw ChannelError.eof }
-                try service.configure(channel, scheme: .https, coverage: coverage)
+                let negotiation = ProtocolNegotiation { version in
+                    hello.end()
+                    // Said hello after the others were told to end.
+                    if connections.isDraining.load(ordering: .acquiring) { throw ChannelError.eof }
+                    try service.configure(channel, scheme: .https, speaks: version, coverage: coverage)
+                }
+                try channel.pipeline.syncOperations.addHandler(negotiation)
             }
             try channel.pipeline.syncOperations.addHandler(handler)
         }

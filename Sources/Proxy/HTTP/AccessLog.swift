@@ -1,6 +1,5 @@
 import Logging
 import NIOCore
-import NIOHTTP1
 
 /// What is said about requests. Lines about single requests are for debugging: nothing is made unless the level asks for it. Never
 /// fields of the request: they carry passwords and cookies. Never the query, which carries tokens.
@@ -17,22 +16,22 @@ struct AccessLog {
         isDebug = logger.logLevel <= .debug
     }
 
-    func incoming(_ request: CheckedRequest, client: ClientIdentity, requestID: String) {
+    func incoming(_ request: CheckedRequest, client: ClientIdentity, requestID: RequestID) {
         logger.debug(
             "Incoming request",
             metadata: [
-                "method": "\(LogText.escape(request.method.rawValue))", "host": "\(LogText.escape(request.authority))",
-                "path": "\(Self.path(request.target))", "client": "\(client.address)", "requestID": "\(requestID)",
+                "method": "\(LogText.escape(request.methodText))", "host": "\(LogText.escape(request.authorityText))",
+                "path": "\(Self.path(request.targetText))", "client": "\(client.address)", "requestID": "\(requestID.text)",
             ])
     }
 
-    func proxied(_ route: Route, _ request: CheckedRequest, status: UInt, duration: TimeAmount, requestID: String) {
+    func proxied(_ route: Route, _ request: CheckedRequest, status: Int, duration: TimeAmount, requestID: RequestID) {
         logger.debug(
             "Proxying request",
             metadata: [
-                "domain": "\(route.domain)", "agentIP": "\(route.agentIP)", "method": "\(LogText.escape(request.method.rawValue))",
-                "path": "\(Self.path(request.target))", "status": "\(status)", "duration": "\(duration.nanoseconds / 1000) us",
-                "requestID": "\(requestID)",
+                "domain": "\(route.domain)", "agentIP": "\(route.agentIP)", "method": "\(LogText.escape(request.methodText))",
+                "path": "\(Self.path(request.targetText))", "status": "\(status)", "duration": "\(duration.nanoseconds / 1000) us",
+                "requestID": "\(requestID.text)",
             ])
     }
 

@@ -10,7 +10,7 @@ package protocol ClockWatcher: AnyObject {
 /// One coarse timer for all connections of an event loop. Moving a deadline is a store, not a task of the loop: with 60 s of
 /// patience nobody needs to know the time better than half a second.
 package final class ConnectionClock {
-    private let eventLoop: any EventLoop
+    let eventLoop: any EventLoop
     private let interval: TimeAmount
     private var watchers: [ObjectIdentifier: any ClockWatcher] = [:]
     private var isTicking = false

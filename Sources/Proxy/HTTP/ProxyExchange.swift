@@ -2,11 +2,11 @@
 ///
 ///     connecting ──connected──► awaitingHead ──head──► streaming ──end──► answered ──request's end──► (next request)
 ///         │  ▲                     │  │  │                │                  ▲
-///         │  └──pooled connection──┘  │  └──101──► switching ──end──► relay  │
+///         │  └──pooled connection──┘  │  └──101──► relaying ──both ends──────┤
 ///         │     died, may retry       │                                      │
 ///         └──failure, time───────────►└──failure, time: an answer of ours ───┘
 ///
-/// Each state but `switching` also says whether the request is complete. Bytes, timers and routing are the handler's business.
+/// Each state but `relaying` also says whether the request is complete. Bytes, timers and routing are others' business.
 package struct ProxyExchange: Equatable {
     package enum Request: Equatable {
         case receiving
@@ -18,20 +18,23 @@ package struct ProxyExchange: Equatable {
         case connecting(Request)
         case awaitingHead(Request, informational: Int)
         case streaming(Request, reuse: Bool)
-        case switching
+        /// Both sides changed to another protocol: bytes pass, and each direction ends by itself.
+        case relaying(isClientOpen: Bool, isUpstreamOpen: Bool)
         case answered(Request)
     }
 
     /// What stays true for the whole exchange.
     package struct Facts: Equatable {
+        /// The client understands no 1xx.
         package var isHTTP10: Bool
-        package var wantsWebSocket: Bool
+        /// Something to change to was asked for, and may be.
+        package var wantsUpgrade: Bool
         package var hasBody: Bool
         package var isIdempotent: Bool
 
-        package init(isHTTP10: Bool, wantsWebSocket: Bool, hasBody: Bool, isIdempotent: Bool) {
+        package init(isHTTP10: Bool, wantsUpgrade: Bool, hasBody: Bool, isIdempotent: Bool) {
             self.isHTTP10 = isHTTP10
-            self.wantsWebSocket = wantsWebSocket
+            self.wantsUpgrade = wantsUpgrade
             self.hasBody = hasBody
             self.isIdempotent = isIdempotent
         }
@@ -40,7 +43,7 @@ package struct ProxyExchange: Equatable {
     package enum OnRequestPart: Equatable { case hold, forward, discard, finish }
     package enum OnConnected: Equatable { case sendHead, none }
     package enum OnHead: Equatable {
-        case forward, forwardInformational, dropInformational, switchProtocols
+        case forward, forwardInformational, dropInformational, relay
         case reject(ResponseFault)
     }
     package enum OnBody: Equatable {
@@ -53,11 +56,12 @@ package struct ProxyExchange: Equatable {
         case finishEarly
         /// The request's end is about to come: it has no body.
         case awaitRequestEnd
-        case relay
+        /// Of a relay: the client may still speak.
+        case closeOutput
         case reject(ResponseFault)
     }
     package enum OnUpstreamLost: Equatable { case retry, answer, abort, none }
-    package enum OnAnswer: Equatable { case finish, awaitRequestEnd, linger }
+    package enum OnAnswer: Equatable { case finish, awaitRequestEnd, finishEarly }
 
     package private(set) var state = State.connecting(.receiving)
     package let facts: Facts
@@ -65,11 +69,12 @@ package struct ProxyExchange: Equatable {
 
     package init(_ facts: Facts) { self.facts = facts }
 
+    /// Whether nothing of the client's is read now.
     package var isRequestComplete: Bool {
         switch state {
         case .connecting(let request), .awaitingHead(let request, _), .streaming(let request, _), .answered(let request):
             request == .complete
-        case .switching: true
+        case .relaying(let isClientOpen, _): !isClientOpen
         }
     }
 
@@ -77,15 +82,21 @@ package struct ProxyExchange: Equatable {
     package var isUnanswered: Bool {
         switch state {
         case .connecting, .awaitingHead: true
-        case .streaming, .switching, .answered: false
+        case .streaming, .relaying, .answered: false
         }
+    }
+
+    package var isRelaying: Bool {
+        if case .relaying = state { true } else { false }
     }
 
     package mutating func receiveRequestBody() -> OnRequestPart {
         switch state {
         case .connecting: .hold
-        case .awaitingHead(.receiving, _), .streaming(.receiving, _): .forward
-        case .awaitingHead(.complete, _), .streaming(.complete, _), .switching, .answered: .discard
+        // Nobody has agreed yet to what it belongs to.
+        case .awaitingHead where facts.wantsUpgrade: .hold
+        case .awaitingHead(.receiving, _), .streaming(.receiving, _), .relaying(isClientOpen: true, isUpstreamOpen: _): .forward
+        case .awaitingHead(.complete, _), .streaming(.complete, _), .relaying(isClientOpen: false, isUpstreamOpen: _), .answered: .discard
         }
     }
 
@@ -100,8 +111,10 @@ package struct ProxyExchange: Equatable {
         case .streaming(_, let reuse):
             state = .streaming(.complete, reuse: reuse)
             return .forward
-        case .switching: return .discard
-        case .answered:
+        case .relaying(_, isUpstreamOpen: true):
+            state = .relaying(isClientOpen: false, isUpstreamOpen: true)
+            return .forward
+        case .relaying(_, isUpstreamOpen: false), .answered:
             state = .answered(.complete)
             return .finish
         }
@@ -112,33 +125,36 @@ package struct ProxyExchange: Equatable {
         case .connecting(let request):
             state = .awaitingHead(request, informational: 0)
             return .sendHead
-        case .awaitingHead, .streaming, .switching, .answered: return .none
+        case .awaitingHead, .streaming, .relaying, .answered: return .none
         }
     }
 
-    package mutating func receiveHead(_ head: CheckedResponse, informationalLimit: Int) -> OnHead {
+    /// - Parameters:
+    ///   - isReusable: the upstream will take another request after this response.
+    ///   - isUpgrade: a 101 that names what was asked for.
+    package mutating func receiveHead(code: Int, isReusable: Bool, isUpgrade: Bool, informationalLimit: Int) -> OnHead {
         switch state {
         case .awaitingHead(let request, let count):
-            if head.status.code == 101 {
-                guard facts.wantsWebSocket, head.acceptsWebSocket, request == .complete else { return .reject(.unaskedUpgrade) }
-                state = .switching
-                return .switchProtocols
+            if code == 101 {
+                guard facts.wantsUpgrade, isUpgrade else { return .reject(.unaskedUpgrade) }
+                state = .relaying(isClientOpen: true, isUpstreamOpen: true)
+                return .relay
             }
-            if head.status.code < 200 {
+            if code < 200 {
                 guard count < informationalLimit else { return .reject(.tooManyInformational) }
                 state = .awaitingHead(request, informational: count + 1)
                 return facts.isHTTP10 ? .dropInformational : .forwardInformational
             }
-            state = .streaming(request, reuse: head.keepAlive)
+            state = .streaming(request, reuse: isReusable)
             return .forward
-        case .connecting, .streaming, .switching, .answered: return .reject(.unexpectedPart)
+        case .connecting, .streaming, .relaying, .answered: return .reject(.unexpectedPart)
         }
     }
 
     package mutating func receiveBody() -> OnBody {
         switch state {
-        case .streaming: .forward
-        case .connecting, .awaitingHead, .switching, .answered: .reject(.unexpectedPart)
+        case .streaming, .relaying: .forward
+        case .connecting, .awaitingHead, .answered: .reject(.unexpectedPart)
         }
     }
 
@@ -150,21 +166,28 @@ package struct ProxyExchange: Equatable {
         case .streaming(.receiving, _):
             state = .answered(.receiving)
             return facts.hasBody ? .finishEarly : .awaitRequestEnd
-        case .switching: return .relay
+        case .relaying(isClientOpen: true, _):
+            state = .relaying(isClientOpen: true, isUpstreamOpen: false)
+            return .closeOutput
+        case .relaying(isClientOpen: false, _):
+            state = .answered(.complete)
+            return .finish(reuse: false)
         case .connecting, .awaitingHead, .answered: return .reject(.unexpectedPart)
         }
     }
 
     /// The upstream connection closed or broke off. A request is sent again only if nothing can have happened through it, RFC 9110
     /// §9.2.2: a connection that had waited in the pool may have been closed by the upstream while the request was on its way.
-    package mutating func upstreamLost(wasReused: Bool) -> OnUpstreamLost {
+    /// - Parameter wasUnprocessed: the upstream says that it did nothing about the request, RFC 9113 §8.7.
+    package mutating func upstreamLost(wasReused: Bool, wasUnprocessed: Bool = false) -> OnUpstreamLost {
         switch state {
-        case .awaitingHead(let request, informational: 0) where wasReused && !isRetried && facts.isIdempotent && !facts.hasBody:
+        case .awaitingHead(let request, informational: 0)
+        where !isRetried && !facts.hasBody && !facts.wantsUpgrade && (wasUnprocessed || wasReused && facts.isIdempotent):
             isRetried = true
             state = .connecting(request)
             return .retry
         case .connecting, .awaitingHead: return .answer
-        case .streaming, .switching: return .abort
+        case .streaming, .relaying: return .abort
         case .answered: return .none
         }
     }
@@ -172,12 +195,12 @@ package struct ProxyExchange: Equatable {
     /// We give a complete response. Only while ``isUnanswered``.
     package mutating func answer() -> OnAnswer {
         switch state {
-        case .connecting(.complete), .awaitingHead(.complete, _), .streaming(.complete, _), .switching, .answered(.complete):
+        case .connecting(.complete), .awaitingHead(.complete, _), .streaming(.complete, _), .relaying, .answered(.complete):
             state = .answered(.complete)
             return .finish
         case .connecting(.receiving), .awaitingHead(.receiving, _), .streaming(.receiving, _), .answered(.receiving):
             state = .answered(.receiving)
-            return facts.hasBody ? .linger : .awaitRequestEnd
+            return facts.hasBody ? .finishEarly : .awaitRequestEnd
         }
     }
 }

@@ -1,6 +1,6 @@
+import Inet
 import Logging
 import NIOCore
-import NIOHTTP1
 import Synchronization
 
 /// Where a proxy stands, which decides what it may believe.
@@ -26,11 +26,13 @@ package final class ProxyService: Sendable {
     private let connector: UpstreamConnector
     private let loops = Mutex<[ObjectIdentifier: NIOLoopBound<ProxyLoop>]>([:])
     private let requestIDs: Atomic<UInt64>
+    private let work: ClientWorkLimiter
+    private let trusted: Mutex<TrustedProxies>
 
     /// - Parameter firstRequestID: request ids count from here; drawn at random by programs, so that two runs do not share ids.
     package init(
         mode: ProxyMode, router: any RequestRouter, connector: @escaping UpstreamConnector, limits: ProxyLimits = ProxyLimits(),
-        firstRequestID: UInt64 = 1, logger: Logger
+        trustedProxies: TrustedProxies = TrustedProxies(), firstRequestID: UInt64 = 1, logger: Logger
     ) {
         self.mode = mode
         self.router = router
@@ -38,6 +40,20 @@ package final class ProxyService: Sendable {
         self.limits = limits
         self.logger = logger
         requestIDs = Atomic(firstRequestID)
+        work = ClientWorkLimiter(maximum: limits.requestsInFlightPerClient)
+        trusted = Mutex(trustedProxies)
+    }
+
+    package var trustedProxies: TrustedProxies { trusted.withLock { $0 } }
+
+    /// For requests from now on.
+    package func update(trustedProxies: TrustedProxies) { trusted.withLock { $0 = trustedProxies } }
+
+    /// What a client's connection speaks.
+    package enum ClientProtocol: Sendable {
+        case http1, http2
+        /// Whichever it begins with: for peers of ours, inside the tunnel.
+        case either
     }
 
     /// Puts the HTTP server handlers at the end of an accepted channel's pipeline. On the channel's loop.
@@ -46,14 +62,25 @@ package final class ProxyService: Sendable {
     /// - Parameters:
     ///   - scheme: that the client used.
     ///   - coverage: of the certificate shown, nil without TLS.
-    package func configure(_ channel: any Channel, scheme: ClientIdentity.Scheme, coverage: (any HostCoverage)? = nil) throws {
-        let decoder = HTTPRequestDecoder(leftOverBytesStrategy: .forwardBytes, limitConfiguration: limits.decoder)
+    package func configure(
+        _ channel: any Channel, scheme: ClientIdentity.Scheme, speaks: ClientProtocol = .http1, coverage: (any HostCoverage)? = nil
+    ) throws {
         let operations = channel.pipeline.syncOperations
-        try operations.addHandler(ByteToMessageHandler(decoder))
-        try operations.addHandler(
-            ProxyHandler(
-                service: self, loop: loop(channel.eventLoop), identity: ClientIdentity(channel.remoteAddress, scheme: scheme),
-                coverage: coverage, allocator: channel.allocator))
+        let loop = loop(channel.eventLoop)
+        let identity = ClientIdentity(channel.remoteAddress, scheme: scheme, trusted: trustedProxies)
+        switch speaks {
+        case .http1:
+            try operations.addHandler(
+                HTTP1Connection(service: self, loop: loop, identity: identity, coverage: coverage, allocator: channel.allocator))
+        case .http2: try HTTP2Connection.configure(channel, service: self, loop: loop, identity: identity, coverage: coverage)
+        case .either: try operations.addHandler(PrefaceDetector(service: self, scheme: scheme, clock: loop.clock))
+        }
+    }
+
+    /// Counts a request of a client that may have many at once; nil if it has too many.
+    func beginWork(for identity: ClientIdentity) -> (token: ClientWork?, Void)? {
+        guard limits.requestsInFlightPerClient < .max, let ip = identity.ip else { return (nil, ()) }
+        return work.begin(for: ip).map { ($0, ()) }
     }
 
     /// Closes upstream connections that wait. Those in use close with their requests.
@@ -66,11 +93,7 @@ package final class ProxyService: Sendable {
     /// The clock and pool of the loop that this is called on.
     package func clock(of eventLoop: any EventLoop) -> ConnectionClock { loop(eventLoop).clock }
 
-    func nextRequestID() -> String {
-        let number = requestIDs.wrappingAdd(1, ordering: .relaxed).oldValue
-        let digits = String(number, radix: 16)
-        return String(repeating: "0", count: 16 - digits.utf8.count) + digits
-    }
+    func nextRequestID() -> RequestID { RequestID(number: requestIDs.wrappingAdd(1, ordering: .relaxed).oldValue) }
 
     private func loop(_ eventLoop: any EventLoop) -> ProxyLoop {
         eventLoop.preconditionInEventLoop()
@@ -88,6 +111,7 @@ final class ProxyLoop {
     let eventLoop: any EventLoop
     let clock: ConnectionClock
     let pool: UpstreamPool
+    let counters = HTTPCounters()
 
     init(eventLoop: any EventLoop, connector: @escaping UpstreamConnector, limits: ProxyLimits) {
         self.eventLoop = eventLoop

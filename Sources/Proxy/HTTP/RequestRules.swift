@@ -1,188 +1,201 @@
-import NIOHTTP1
+import NIOCore
 
-/// What a request needs before it may be passed on, and the fields that may travel.
-package struct CheckedRequest {
-    package enum Framing: Equatable, Sendable {
-        case none
-        case length(Int)
-        case chunked
-    }
-
-    package var method: HTTPMethod
-    /// In origin form, or `*`; byte-exact.
-    package var target: String
-    /// Of the URI if that is in absolute form, else of the Host field; not normalised. Empty if there was none.
-    package var authority: String
-    package var framing: Framing
-    package var isHTTP10: Bool
-    package var keepAlive: Bool
-    /// A WebSocket handshake that may be passed on.
-    package var wantsWebSocket: Bool
-    /// NIO's parser stops behind a request with `Upgrade` that `Connection` or `Proxy-Connection` names: the connection carries no other one.
-    package var endsParsing: Bool
-    package var expectsContinue: Bool
-    package var acceptsTrailers: Bool
-    /// End-to-end fields, without Host, framing, and what we set ourselves.
-    package var fields: [(String, String)]
-
-    package var hasBody: Bool { framing != .none && framing != .length(0) }
-}
-
-/// Why a request is answered by the proxy itself.
-package struct RequestRefusal: Equatable, Sendable {
-    package var status: HTTPResponseStatus
-    package var reason: String
-    package var allow: String?
-
-    static func bad(_ reason: String) -> RequestRefusal { RequestRefusal(status: .badRequest, reason: reason) }
-}
-
-/// The rules for request heads: what is refused, what is removed. Pure.
+/// The rules for request heads: what is refused, what is removed. Pure; the same for HTTP/1.1 and HTTP/2.
 package enum RequestRules {
     package enum Forwarded: Sendable, Equatable {
-        /// At the edge: what the client says about itself is dropped.
+        /// What the client says about itself is dropped.
         case drop
         /// Behind a gateway of ours: what it said passes.
         case keep
     }
 
-    package static func check(_ head: HTTPRequestHead, forwarded: Forwarded) -> Result<CheckedRequest, RefusedRequest> {
-        let isHTTP10 = head.version.minor == 0
-        var fields: [(String, String)] = []
-        fields.reserveCapacity(head.headers.count + 10)
-        var host: String?
-        var length: Int?
-        var isChunked = false
-        var connection: [String] = []
-        var namesUpgrade = false
-        var stopsParser = false
-        var upgrade: String?
-        var expect: String?
-        var hasTE = false
-        var acceptsTrailers = false
-        var webSocketVersion: String?
-        var hasWebSocketKey = false
+    /// A request of HTTP/1.0 or HTTP/1.1.
+    package static func check(
+        _ line: HeadParser.RequestLine, _ section: FieldSection, forwarded: Forwarded
+    ) -> Result<CheckedRequest, RequestRefusal> {
+        let method = section.withBytes(line.method) { CheckedRequest.Method($0) }
+        let version: CheckedRequest.Version = line.minorVersion == 0 ? .http10 : .http11
+        var request = CheckedRequest(
+            method: method, methodName: line.method, target: .root, authority: .empty, framing: .none, version: version, keepAlive: true,
+            expectsContinue: false, acceptsTrailers: false, section: FieldSection(bytes: section.bytes))
+        var found = Found()
+        if let refusal = sort(section, into: &request, &found, forwarded: forwarded) { return .failure(refusal) }
 
-        for (name, value) in head.headers {
-            if containsControl(value) { return .failure(.init(.bad("control character in a header field"))) }
-            switch HeaderKind(name) {
-            case .other: fields.append((name, value))
-            case .host:
-                guard host == nil else { return .failure(.init(.bad("more than one Host"))) }
-                host = value
-            case .contentLength:
-                guard length == nil else { return .failure(.init(.bad("more than one Content-Length"))) }
-                guard let number = HeaderTokens.length(value) else { return .failure(.init(.bad("bad Content-Length"))) }
-                length = number
-            case .transferEncoding:
-                guard !isHTTP10 else { return .failure(.init(.bad("Transfer-Encoding in HTTP/1.0"))) }
-                guard !isChunked, HeaderTokens.equals(value, "chunked") else {
-                    return .failure(
-                        .init(RequestRefusal(status: .notImplemented, reason: "only the chunked transfer coding is understood")))
-                }
-                isChunked = true
-            case .connection:
-                connection += HeaderTokens.list(value)
-                if HeaderTokens.namesUpgrade(value) { namesUpgrade = true }
-            case .proxyConnection: if HeaderTokens.list(value).contains("upgrade") { stopsParser = true }
-            case .te:
-                hasTE = true
-                if HeaderTokens.list(value).contains("trailers") { acceptsTrailers = true }
-            case .upgrade: upgrade = upgrade.map { "\($0),\(value)" } ?? value
-            case .expect: expect = value
-            case .webSocketVersion:
-                webSocketVersion = value
-                fields.append((name, value))
-            case .webSocketKey:
-                hasWebSocketKey = true
-                fields.append((name, value))
-            case .hopByHop, .dangerous: break
-            case .forwarded: if forwarded == .keep { fields.append((name, value)) }
-            }
+        if found.isChunked, found.length != nil { return .failure(.bad("Content-Length and Transfer-Encoding")) }
+        if version == .http11, found.host == nil { return .failure(.bad("no Host")) }
+        if method == .trace || method == .connect {
+            return .failure(RequestRefusal(status: 405, reason: "\(method == .trace ? "TRACE" : "CONNECT") is not allowed", allow: allowed))
         }
-        if isChunked, length != nil { return .failure(.init(.bad("Content-Length and Transfer-Encoding"))) }
-        if !isHTTP10, host == nil { return .failure(.init(.bad("no Host"))) }
-        if head.method == .TRACE || head.method == .CONNECT {
-            return .failure(
-                .init(RequestRefusal(status: .methodNotAllowed, reason: "\(head.method.rawValue) is not allowed", allow: allowed)))
+        guard let (target, authority) = requestTarget(section, line.target, method, host: found.host ?? .empty) else {
+            return .failure(.bad("bad request target"))
         }
-        guard let (target, authority) = requestTarget(head, host: host ?? "") else { return .failure(.init(.bad("bad request target"))) }
-
-        let framing: CheckedRequest.Framing = isChunked ? .chunked : length.map { .length($0) } ?? .none
-        let endsParsing = upgrade != nil && (stopsParser || connection.contains("upgrade"))
-        let wantsWebSocket =
-            namesUpgrade && head.method == .GET && !isHTTP10 && (framing == .none || framing == .length(0)) && hasWebSocketKey
-            && webSocketVersion == "13" && HeaderTokens.equals(upgrade ?? "", "websocket")
-        let named = connection.filter { !ours.contains($0) }
-        if !named.isEmpty { fields.removeAll { field in named.contains(field.0.lowercased()) } }
-        var expectsContinue = false
-        if let expect, !isHTTP10 {
-            guard HeaderTokens.equals(expect, "100-continue") else {
-                return .failure(.init(RequestRefusal(status: .expectationFailed, reason: "unknown expectation")))
-            }
-            expectsContinue = true
+        request.target = target
+        request.authority = authority
+        request.framing = found.isChunked ? .chunked : found.length.map { .length($0) } ?? .none
+        if found.connection.contains("upgrade"), version == .http11, !request.hasBody, !found.hasSeveralUpgrades {
+            request.upgrade = found.upgrade
+            request.isWebSocket = method == .get && found.hasWebSocketKey && found.isWebSocketVersion13
         }
-        let keepAlive = connection.contains("close") ? false : !isHTTP10 || connection.contains("keep-alive")
-        return .success(
-            CheckedRequest(
-                method: head.method, target: target, authority: authority, framing: framing, isHTTP10: isHTTP10,
-                keepAlive: keepAlive && !endsParsing, wantsWebSocket: wantsWebSocket, endsParsing: endsParsing,
-                expectsContinue: expectsContinue, acceptsTrailers: hasTE && acceptsTrailers, fields: fields))
+        request.section.remove(named: found.connection.filter { !ours.contains($0) })
+        request.keepAlive = found.connection.contains("close") ? false : version == .http11 || found.connection.contains("keep-alive")
+        return finish(&request, found)
     }
 
-    /// The head for the next hop. `host` is what is sent as Host, `added` goes behind the client's fields.
-    package static func upstreamHead(_ request: CheckedRequest, host: String, added: [(String, String)]) -> HTTPRequestHead {
-        var fields: [(String, String)] = []
-        fields.reserveCapacity(request.fields.count + added.count + 4)
-        fields.append(("Host", host))
-        fields.append(contentsOf: request.fields)
-        fields.append(contentsOf: added)
-        switch request.framing {
-        case .none: break
-        case .length(let length): fields.append(("Content-Length", String(length)))
-        case .chunked: fields.append(("Transfer-Encoding", "chunked"))
+    /// A request of HTTP/2: its pseudo-header fields are known to be there once each, and its fields to be none of one connection.
+    static func check(
+        method: FieldSection.Span, path: FieldSection.Span, authority: FieldSection.Span?, protocol: FieldSection.Span?,
+        _ section: FieldSection, endStream: Bool, forwarded: Forwarded
+    ) -> Result<CheckedRequest, RequestRefusal> {
+        let kind = section.withBytes(method) { CheckedRequest.Method($0) }
+        var request = CheckedRequest(
+            method: kind, methodName: method, target: .root, authority: .empty, framing: .none, version: .http2, keepAlive: true,
+            expectsContinue: false, acceptsTrailers: false, section: FieldSection(bytes: section.bytes))
+        var found = Found()
+        if let refusal = sort(section, into: &request, &found, forwarded: forwarded) { return .failure(refusal) }
+        if found.isChunked { return .failure(.bad("Transfer-Encoding in HTTP/2")) }
+        // RFC 9113 §8.3.1: Host must not differ from :authority.
+        if let authority, let host = found.host, section.text(authority).lowercased() != section.text(host).lowercased() {
+            return .failure(.bad(":authority and Host differ"))
         }
-        if request.expectsContinue { fields.append(("Expect", "100-continue")) }
-        if request.wantsWebSocket {
-            fields.append(("Connection", "Upgrade"))
-            fields.append(("Upgrade", "websocket"))
-        } else if request.acceptsTrailers {
-            fields.append(("TE", "trailers"))
-            fields.append(("Connection", "TE"))
+        guard let named = authority ?? found.host, !named.isEmpty else { return .failure(.bad("no :authority")) }
+        if kind == .connect {
+            guard let `protocol` else {
+                return .failure(RequestRefusal(status: 405, reason: "CONNECT is not allowed", allow: allowed))
+            }
+            guard section.withBytes(`protocol`, { HeaderTokens.equals($0, "websocket") }) else {
+                return .failure(RequestRefusal(status: 501, reason: "unknown :protocol"))
+            }
+            guard found.isWebSocketVersion13 else { return .failure(.bad("bad Sec-WebSocket-Version")) }
+            request.upgrade = `protocol`
+            request.isWebSocket = true
+        } else if `protocol` != nil {
+            return .failure(.bad(":protocol without CONNECT"))
         }
-        return HTTPRequestHead(version: .http1_1, method: request.method, uri: request.target, headers: HTTPHeaders(fields))
+        if kind == .trace { return .failure(RequestRefusal(status: 405, reason: "TRACE is not allowed", allow: allowed)) }
+        guard let (target, _) = requestTarget(section, path, kind, host: named), isOriginForm(target) else {
+            return .failure(.bad("bad :path"))
+        }
+        request.target = target
+        request.authority = named
+        if request.upgrade == nil {
+            request.framing = endStream ? found.length.map { .length($0) } ?? .none : found.length.map { .length($0) } ?? .chunked
+            if endStream, let length = found.length, length > 0 { return .failure(.bad("Content-Length without a body")) }
+        }
+        return finish(&request, found)
     }
 
     /// Trailer fields that may travel: none that frames, routes or authenticates, RFC 9110 §6.5.1. The same both ways.
-    package static func trailers(_ trailers: HTTPHeaders?) -> HTTPHeaders? {
-        guard let trailers else { return nil }
-        let kept = trailers.filter { name, value in
-            HeaderKind(name) == .other && !containsControl(value) && !forbiddenTrailers.contains(name.lowercased())
+    package static func trailers(_ section: FieldSection?) -> FieldSection? {
+        guard var section else { return nil }
+        let whole = section
+        section.lines.removeAll { line in
+            (line.kind != .other && line.kind != .accept) || forbiddenTrailers.contains(whole.text(line.name).lowercased())
         }
-        return kept.isEmpty ? nil : HTTPHeaders(kept.map { ($0.name, $0.value) })
+        return section.isEmpty ? nil : section
     }
 
-    /// NUL, CR, LF and other controls, but tab: the parser has not refused all of them.
-    static func containsControl(_ value: String) -> Bool {
-        value.utf8.contains { ($0 < 0x20 && $0 != 0x09) || $0 == 0x7F }
+    /// What the fields say that do not travel as they are.
+    private struct Found {
+        var host: FieldSection.Span?
+        var length: Int?
+        var isChunked = false
+        var connection: [String] = []
+        var upgrade: FieldSection.Span?
+        var hasSeveralUpgrades = false
+        var expect: FieldSection.Span?
+        var isWebSocketVersion13 = false
+        var hasWebSocketKey = false
+    }
+
+    private static func sort(
+        _ section: FieldSection, into request: inout CheckedRequest, _ found: inout Found, forwarded: Forwarded
+    ) -> RequestRefusal? {
+        request.section.lines.reserveCapacity(section.lines.count)
+        for line in section.lines {
+            switch line.kind {
+            case .other, .accept, .webSocketAccept: request.section.lines.append(line)
+            case .host:
+                guard found.host == nil else { return .bad("more than one Host") }
+                found.host = line.value
+            case .contentLength:
+                guard found.length == nil else { return .bad("more than one Content-Length") }
+                guard let number = section.withBytes(line.value, { HeaderTokens.length($0) }) else { return .bad("bad Content-Length") }
+                found.length = number
+            case .transferEncoding:
+                guard request.version != .http10 else { return .bad("Transfer-Encoding in HTTP/1.0") }
+                guard !found.isChunked, section.withBytes(line.value, { HeaderTokens.equals($0, "chunked") }) else {
+                    return RequestRefusal(status: 501, reason: "only the chunked transfer coding is understood")
+                }
+                found.isChunked = true
+            case .connection: found.connection += HeaderTokens.connection(section, line.value)
+            case .te: if HeaderTokens.list(section.text(line.value)).contains("trailers") { request.acceptsTrailers = true }
+            case .upgrade:
+                found.hasSeveralUpgrades = found.upgrade != nil
+                found.upgrade = line.value
+            case .expect: found.expect = line.value
+            case .webSocketVersion:
+                found.isWebSocketVersion13 = section.withBytes(line.value) { HeaderTokens.equals($0, "13") }
+                request.section.lines.append(line)
+            case .webSocketKey:
+                found.hasWebSocketKey = true
+                request.section.lines.append(line)
+            case .hopByHop, .dangerous: break
+            case .forwarded:
+                if forwarded == .keep { request.section.lines.append(line) }
+                if section.withBytes(line.name, { HeaderTokens.equals($0, "x-forwarded-proto") }) { request.forwardedProto = line.value }
+            case .forwardedFor:
+                if forwarded == .keep { request.section.lines.append(line) }
+                request.forwardedFor.append(line.value)
+            case .requestID:
+                if forwarded == .keep { request.section.lines.append(line) }
+                request.requestID = line.value
+            }
+        }
+        return nil
+    }
+
+    private static func finish(_ request: inout CheckedRequest, _ found: Found) -> Result<CheckedRequest, RequestRefusal> {
+        if let expect = found.expect, request.version != .http10 {
+            guard request.section.withBytes(expect, { HeaderTokens.equals($0, "100-continue") }) else {
+                return .failure(RequestRefusal(status: 417, reason: "unknown expectation"))
+            }
+            request.expectsContinue = true
+        }
+        return .success(request)
+    }
+
+    private static func isOriginForm(_ target: CheckedRequest.Target) -> Bool {
+        switch target {
+        case .origin, .asterisk: true
+        case .query, .root: false
+        }
     }
 
     /// RFC 9112 §3.2: origin form, absolute form (its authority wins over Host), and `*` for OPTIONS.
-    private static func requestTarget(_ head: HTTPRequestHead, host: String) -> (target: String, authority: String)? {
-        let uri = head.uri
-        guard !uri.utf8.contains(where: { $0 <= 0x20 || $0 == 0x7F || $0 == UInt8(ascii: "#") }) else { return nil }
-        if uri.utf8.first == UInt8(ascii: "/") { return (uri, host) }
-        if uri == "*" { return head.method == .OPTIONS ? (uri, host) : nil }
-        guard let colon = uri.utf8.firstIndex(of: UInt8(ascii: ":")), uri[colon...].hasPrefix("://") else { return nil }
-        let scheme = uri[..<colon].lowercased()
-        guard scheme == "http" || scheme == "https" else { return nil }
-        let rest = uri[colon...].dropFirst(3)
-        let end = rest.utf8.firstIndex { $0 == UInt8(ascii: "/") || $0 == UInt8(ascii: "?") } ?? rest.endIndex
-        let authority = rest[..<end]
-        guard !authority.isEmpty else { return nil }
-        if end == rest.endIndex { return (head.method == .OPTIONS ? "*" : "/", String(authority)) }
-        let path = rest[end...]
-        return (path.utf8.first == UInt8(ascii: "?") ? "/" + path : String(path), String(authority))
+    private static func requestTarget(
+        _ section: FieldSection, _ span: FieldSection.Span, _ method: CheckedRequest.Method, host: FieldSection.Span
+    ) -> (target: CheckedRequest.Target, authority: FieldSection.Span)? {
+        section.withBytes(span) { uri in
+            guard let first = uri.first, uri.allSatisfy({ $0 > 0x20 && $0 != 0x7F && $0 != UInt8(ascii: "#") }) else { return nil }
+            if first == UInt8(ascii: "/") { return (.origin(span), host) }
+            if uri.count == 1, first == UInt8(ascii: "*") { return method == .options ? (.asterisk, host) : nil }
+            let prefix = uri.prefix(8)
+            let scheme: Int
+            if prefix.count > 7, HeaderKind.matches(UnsafeRawBufferPointer(rebasing: prefix[..<7]), "http://") {
+                scheme = 7
+            } else if uri.count > 8, HeaderKind.matches(UnsafeRawBufferPointer(rebasing: prefix), "https://") {
+                scheme = 8
+            } else {
+                return nil
+            }
+            let rest = uri[scheme...]
+            let end = rest.firstIndex { $0 == UInt8(ascii: "/") || $0 == UInt8(ascii: "?") } ?? rest.endIndex
+            guard end > scheme else { return nil }
+            let authority = FieldSection.Span(span.lower + scheme, span.lower + end)
+            guard end < rest.endIndex else { return (method == .options ? .asterisk : .root, authority) }
+            let path = FieldSection.Span(span.lower + end, span.upper)
+            return (rest[end] == UInt8(ascii: "?") ? .query(path) : .origin(path), authority)
+        }
     }
 
     /// Names in `Connection` that mean something else than a field to remove, or that we frame and set ourselves.
@@ -193,10 +206,4 @@ package enum RequestRules {
         "max-forwards",
         "www-authenticate", "location", "range", "if-match", "if-none-match", "date", "expires", "age", "vary", "pragma", "warning",
     ]
-}
-
-/// A refusal as the failure of a `Result`.
-package struct RefusedRequest: Error, Equatable {
-    package var refusal: RequestRefusal
-    init(_ refusal: RequestRefusal) { self.refusal = refusal }
 }

@@ -1,4 +1,4 @@
-import NIOHTTP1
+import NIOCore
 
 /// A response head that may be passed on.
 package struct CheckedResponse {
@@ -6,79 +6,96 @@ package struct CheckedResponse {
         /// HEAD, 204, 304: no body, whatever the fields say.
         case none
         case length(Int)
-        case chunked
+        /// `isRaw`: the body's bytes come with their chunk framing.
+        case chunked(isRaw: Bool)
         /// Ends with the connection.
         case untilClose
     }
 
-    package var status: HTTPResponseStatus
-    package var framing: Framing
+    package internal(set) var code: Int
+    /// The upstream's own reason phrase; empty in HTTP/2.
+    var reason: FieldSection.Span
+    package internal(set) var framing: Framing
     /// The upstream will take another request.
-    package var keepAlive: Bool
-    /// A 101 that agrees to WebSocket.
-    package var acceptsWebSocket: Bool
+    package internal(set) var keepAlive: Bool
+    /// The protocol that a 101 changes to.
+    var upgrade: FieldSection.Span?
     /// End-to-end fields, without framing.
-    package var fields: [(String, String)]
+    package internal(set) var section: FieldSection
     /// Kept for HEAD and 304, where it frames nothing.
-    package var statedLength: Int?
+    var statedLength: Int?
 }
 
 /// Why a response is not passed on; the client sees 502.
-package enum ResponseFault: String, Error, Sendable, CaseIterable {
-    case lengthAndTransferEncoding = "response with Content-Length and Transfer-Encoding"
-    case differingLengths = "response with more than one Content-Length"
-    case badLength = "response with a bad Content-Length"
-    case unknownTransferEncoding = "response with an unknown transfer coding"
-    case controlCharacter = "control character in a response field"
-    case unaskedUpgrade = "response 101 that was not asked for"
-    case tooManyInformational = "too many 1xx responses"
-    case badStatus = "response with a status that is no status"
-    case unexpectedPart = "response out of order"
+package enum ResponseFault: Error, Equatable, Sendable {
+    case malformed(HeadFault)
+    case lengthAndTransferEncoding, differingLengths, badLength, unknownTransferEncoding
+    case unaskedUpgrade, wrongWebSocketAccept, tooManyInformational, badStatus, unexpectedPart
+
+    package var reason: String {
+        switch self {
+        case .malformed(let fault): "response: \(fault.reason)"
+        case .lengthAndTransferEncoding: "response with Content-Length and Transfer-Encoding"
+        case .differingLengths: "response with more than one Content-Length"
+        case .badLength: "response with a bad Content-Length"
+        case .unknownTransferEncoding: "response with an unknown transfer coding"
+        case .unaskedUpgrade: "response 101 that was not asked for"
+        case .wrongWebSocketAccept: "response 101 with a wrong Sec-WebSocket-Accept"
+        case .tooManyInformational: "too many 1xx responses"
+        case .badStatus: "response with a status that is no status"
+        case .unexpectedPart: "response out of order"
+        }
+    }
 }
 
-/// The rules for response heads. Pure.
+/// The rules for response heads. Pure; the same for HTTP/1.1 and HTTP/2.
 package enum ResponseRules {
-    package static func check(_ head: HTTPResponseHead, isHEAD: Bool) -> Result<CheckedResponse, ResponseFault> {
-        var fields: [(String, String)] = []
-        fields.reserveCapacity(head.headers.count + 3)
+    /// - Parameters:
+    ///   - rawChunks: whether chunks are passed on with their framing.
+    ///   - untilClose: whether a body without stated length ends with the connection (HTTP/1.1) or is framed otherwise (HTTP/2).
+    package static func check(
+        code: Int, reason: FieldSection.Span, isHTTP10: Bool, _ section: FieldSection, isHEAD: Bool, rawChunks: Bool,
+        untilClose: Bool = true
+    ) -> Result<CheckedResponse, ResponseFault> {
+        var kept = FieldSection(bytes: section.bytes)
+        kept.lines.reserveCapacity(section.lines.count)
         var length: Int?
         var isChunked = false
         var connection: [String] = []
-        var namesUpgrade = false
-        var upgrade: String?
-        guard head.status.code >= 100 else { return .failure(.badStatus) }
-        for (name, value) in head.headers {
-            if RequestRules.containsControl(value) { return .failure(.controlCharacter) }
-            switch HeaderKind(name) {
+        var upgrade: FieldSection.Span?
+        guard code >= 100, code < 600 else { return .failure(.badStatus) }
+        for line in section.lines {
+            switch line.kind {
             case .contentLength:
                 guard length == nil else { return .failure(.differingLengths) }
-                guard let number = HeaderTokens.length(value) else { return .failure(.badLength) }
+                guard let number = section.withBytes(line.value, { HeaderTokens.length($0) }) else { return .failure(.badLength) }
                 length = number
             case .transferEncoding:
-                guard !isChunked, HeaderTokens.equals(value, "chunked") else { return .failure(.unknownTransferEncoding) }
+                guard !isChunked, section.withBytes(line.value, { HeaderTokens.equals($0, "chunked") }) else {
+                    return .failure(.unknownTransferEncoding)
+                }
                 isChunked = true
-            case .connection:
-                connection += HeaderTokens.list(value)
-                if HeaderTokens.namesUpgrade(value) { namesUpgrade = true }
-            case .upgrade: upgrade = value
-            case .hopByHop, .proxyConnection, .te: break
-            case .other, .host, .expect, .webSocketKey, .webSocketVersion, .forwarded, .dangerous: fields.append((name, value))
+            case .connection: connection += HeaderTokens.connection(section, line.value)
+            case .upgrade: upgrade = line.value
+            case .hopByHop, .te: break
+            case .other, .accept, .host, .expect, .webSocketKey, .webSocketVersion, .webSocketAccept, .forwarded, .forwardedFor, .requestID,
+                .dangerous:
+                kept.lines.append(line)
             }
         }
         if isChunked, length != nil { return .failure(.lengthAndTransferEncoding) }
-        let named = connection.filter { $0 != "close" && $0 != "keep-alive" && $0 != "upgrade" }
-        if !named.isEmpty { fields.removeAll { field in named.contains(field.0.lowercased()) } }
+        kept.remove(named: connection.filter { $0 != "close" && $0 != "keep-alive" && $0 != "upgrade" })
 
-        let code = head.status.code
         let isBodiless = isHEAD || code == 204 || code == 304 || code < 200
         let framing: CheckedResponse.Framing =
-            if isBodiless { .none } else if isChunked { .chunked } else if let length { .length(length) } else { .untilClose }
-        let isHTTP10 = head.version.minor == 0
+            if isBodiless { .none } else if isChunked { .chunked(isRaw: rawChunks) } else if let length { .length(length) } else {
+                untilClose ? .untilClose : .chunked(isRaw: false)
+            }
         let keepAlive = connection.contains("close") ? false : !isHTTP10 || connection.contains("keep-alive")
         return .success(
             CheckedResponse(
-                status: head.status, framing: framing, keepAlive: keepAlive && framing != .untilClose,
-                acceptsWebSocket: code == 101 && namesUpgrade && HeaderTokens.equals(upgrade ?? "", "websocket"),
-                fields: fields, statedLength: code == 204 || code < 200 ? nil : length))
+                code: code, reason: reason, framing: framing, keepAlive: keepAlive && framing != .untilClose,
+                upgrade: code == 101 && connection.contains("upgrade") ? upgrade : nil,
+                section: kept, statedLength: code == 204 || code < 200 ? nil : length))
     }
 }

@@ -11,11 +11,16 @@ package final class Route: Sendable {
     package let agentIP: String
     /// Sent as `Host` instead of the public one.
     package let hostHeader: String?
+    package let options: RouteOptions
 
-    package init(domain: String, target: UpstreamTarget, hostHeader: String? = nil) {
+    /// The target speaks what the options say.
+    package init(domain: String, target: UpstreamTarget, hostHeader: String? = nil, options: RouteOptions = RouteOptions()) {
+        var target = target
+        target.upstreamProtocol = options.upstreamProtocol
         self.domain = domain
         self.target = target
         self.hostHeader = hostHeader
+        self.options = options
         agentIP =
             switch target.host {
             case .address(let address): "\(address)"
@@ -58,7 +63,8 @@ package struct RouteTable: Sendable {
                     .enabled(
                         Route(
                             domain: domain,
-                            target: UpstreamTarget(address: tunnel.agentVirtualIP, port: tunnel.port, source: tunnel.gatewayIP)))
+                            target: UpstreamTarget(address: tunnel.agentVirtualIP, port: tunnel.port, source: tunnel.gatewayIP),
+                            options: tunnel.options))
                 } else {
                     .disabled
                 }

@@ -12,10 +12,11 @@ package struct TunnelConfig: Sendable, Equatable {
     /// What the agent forwards to, for display only: the agent has its own table.
     package var target: String
     package var enabled: Bool
+    package var options: RouteOptions
 
     package init(
         id: String, domain: String, agentVirtualIP: IPAddress, port: UInt16 = 80, gatewayIP: IPAddress? = nil, target: String = "",
-        enabled: Bool = true
+        enabled: Bool = true, options: RouteOptions = RouteOptions()
     ) {
         self.id = id
         self.domain = domain
@@ -24,6 +25,7 @@ package struct TunnelConfig: Sendable, Equatable {
         self.gatewayIP = gatewayIP
         self.target = target
         self.enabled = enabled
+        self.options = options
     }
 }
 
@@ -38,6 +40,8 @@ package struct UpstreamTarget: Sendable, Hashable, CustomStringConvertible {
     package var host: Host
     package var port: UInt16
     package var source: IPAddress?
+    /// What is spoken there: connections of one kind are never used for the other.
+    package var upstreamProtocol = UpstreamProtocol.http1
 
     package init(address: IPAddress, port: UInt16, source: IPAddress? = nil) {
         host = .address(address)

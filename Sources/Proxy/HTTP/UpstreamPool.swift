@@ -1,12 +1,14 @@
 import NIOCore
 
-/// The connections of one event loop to its upstreams. The one used last is used next, so that the others can grow old and go.
+/// The connections of one event loop to its upstreams. Of those that wait, the one used last is used next, so that the others can grow old
+/// and go. A connection of HTTP/1.1 carries one exchange at a time, one of HTTP/2 as many as its upstream allows.
 final class UpstreamPool: ClockWatcher {
+    let clock: ConnectionClock
     private let eventLoop: any EventLoop
     private let connector: UpstreamConnector
     private let limits: ProxyLimits
-    private let clock: ConnectionClock
-    private var idle: [UpstreamTarget: [UpstreamConnection]] = [:]
+    private var idle: [UpstreamTarget: [HTTP1Upstream]] = [:]
+    private var multiplexed: [UpstreamTarget: [HTTP2Upstream]] = [:]
     private(set) var idleCount = 0
     private(set) var deadline = NIODeadline.distantFuture
 
@@ -17,8 +19,9 @@ final class UpstreamPool: ClockWatcher {
         self.clock = clock
     }
 
-    /// A connection that waits, if there is one that still lives.
-    func take(_ target: UpstreamTarget) -> UpstreamConnection? {
+    /// A way that is there already.
+    func take(_ target: UpstreamTarget) -> (any UpstreamStream)? {
+        if target.upstreamProtocol == .h2c { return multiplexed[target]?.first { $0.hasRoom }?.open(isReused: true) }
         while let connection = idle[target]?.popLast() {
             idleCount -= 1
             if connection.isActive { return connection }
@@ -27,8 +30,8 @@ final class UpstreamPool: ClockWatcher {
         return nil
     }
 
-    /// A new connection. `completion` may be called before this returns.
-    func connect(_ target: UpstreamTarget, completion: @escaping (Result<UpstreamConnection, UpstreamFailure>) -> Void) {
+    /// A new connection, and an exchange on it. `completion` may be called before this returns.
+    func connect(_ target: UpstreamTarget, completion: @escaping (Result<any UpstreamStream, UpstreamFailure>) -> Void) {
         connector(target, eventLoop).hop(to: eventLoop).assumeIsolated().whenComplete { [self] result in
             switch result {
             case .success(let channel):
@@ -37,7 +40,7 @@ final class UpstreamPool: ClockWatcher {
                     return completion(.failure(.broken("the connector gave a channel of another event loop")))
                 }
                 do {
-                    completion(.success(try UpstreamConnection.configure(channel, target: target, pool: self, limits: limits)))
+                    completion(.success(try stream(on: channel, target)))
                 } catch {
                     channel.close(promise: nil)
                     completion(.failure(UpstreamFailure(error)))
@@ -47,11 +50,20 @@ final class UpstreamPool: ClockWatcher {
         }
     }
 
-    func put(_ connection: UpstreamConnection) {
+    private func stream(on channel: any Channel, _ target: UpstreamTarget) throws -> any UpstreamStream {
+        switch target.upstreamProtocol {
+        case .http1: return try HTTP1Upstream.configure(channel, target: target, pool: self, limits: limits)
+        case .h2c:
+            let connection = try HTTP2Upstream.configure(channel, target: target, pool: self, limits: limits)
+            multiplexed[target, default: []].append(connection)
+            return connection.open(isReused: false)
+        }
+    }
+
+    func put(_ connection: HTTP1Upstream) {
         guard idleCount < limits.poolIdleTotal, idle[connection.target]?.count ?? 0 < limits.poolIdlePerTarget else {
             return connection.closeIdle()
         }
-        connection.isReused = true
         connection.idleSince = clock.now
         idle[connection.target, default: []].append(connection)
         idleCount += 1
@@ -62,10 +74,17 @@ final class UpstreamPool: ClockWatcher {
     }
 
     /// A waiting connection closed.
-    func remove(_ connection: UpstreamConnection) {
+    func remove(_ connection: HTTP1Upstream) {
         guard let index = idle[connection.target]?.firstIndex(where: { $0 === connection }) else { return }
         idle[connection.target]?.remove(at: index)
         idleCount -= 1
+    }
+
+    /// A connection takes no more exchanges.
+    func remove(_ connection: HTTP2Upstream) {
+        guard var connections = multiplexed[connection.target] else { return }
+        connections.removeAll { $0 === connection }
+        multiplexed[connection.target] = connections.isEmpty ? nil : connections
     }
 
     func closeIdle() {
@@ -73,10 +92,11 @@ final class UpstreamPool: ClockWatcher {
         idle = [:]
         idleCount = 0
         for connection in all { connection.closeIdle() }
+        for connection in multiplexed.values.joined() { connection.leave() }
     }
 
     func deadlineReached() {
-        var old: [UpstreamConnection] = []
+        var old: [HTTP1Upstream] = []
         var oldest = NIODeadline.distantFuture
         for (target, connections) in idle {
             let expired = connections.prefix { $0.idleSince + limits.poolIdle <= clock.now }

@@ -1,6 +1,5 @@
 import NIOCore
 import NIOEmbedded
-import NIOHTTP1
 import Proxy
 import Testing
 
@@ -24,17 +23,13 @@ import Testing
     }
 
     private let refused =
-        "GET / HTTP/1.1\r\nHost: nobody.example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        + "Sec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        "GET / HTTP/1.1\r\nHost: nobody.example.com\r\nConnection: close\r\n\r\n"
 
     @Test("what a client sends behind the last answer is not kept")
     func nothingKept() throws {
         let proxy = try lingering(after: refused)
         #expect(try proxy.received().hasPrefix("HTTP/1.1 404 "))
         #expect(proxy.client.isActive)
-        #expect(throws: (any Error).self) {
-            _ = try proxy.client.pipeline.syncOperations.context(handlerType: ByteToMessageHandler<HTTPRequestDecoder>.self)
-        }
         try proxy.send(String(repeating: "x", count: 100_000))
         try proxy.send("GET / HTTP/1.1\r\nHost: app.example.com\r\n\r\n")
         #expect(proxy.upstreams.isEmpty)

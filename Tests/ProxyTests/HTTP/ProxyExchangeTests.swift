@@ -1,55 +1,53 @@
-import NIOHTTP1
 import Proxy
 import Testing
 
 @Suite struct ProxyExchangeTests {
     private func exchange(hasBody: Bool = false, idempotent: Bool = true, webSocket: Bool = false) -> ProxyExchange {
-        ProxyExchange(.init(isHTTP10: false, wantsWebSocket: webSocket, hasBody: hasBody, isIdempotent: idempotent))
+        ProxyExchange(.init(isHTTP10: false, wantsUpgrade: webSocket, hasBody: hasBody, isIdempotent: idempotent))
     }
 
-    private func response(_ code: Int, _ fields: [(String, String)] = [("content-length", "0")]) throws -> CheckedResponse {
-        let head = HTTPResponseHead(version: .http1_1, status: .init(statusCode: code), headers: HTTPHeaders(fields))
-        return try ResponseRules.check(head, isHEAD: false).get()
+    private func head(_ one: inout ProxyExchange, _ code: Int, isUpgrade: Bool = false) -> ProxyExchange.OnHead {
+        one.receiveHead(code: code, isReusable: true, isUpgrade: isUpgrade, informationalLimit: 16)
     }
 
     @Test("the usual order: connect, request, head, body, end")
-    func usual() throws {
+    func usual() {
         var one = exchange(hasBody: true)
         #expect(one.receiveRequestBody() == .hold)
         #expect(one.connected() == .sendHead)
         #expect(one.receiveRequestBody() == .forward)
         #expect(one.receiveRequestEnd() == .forward)
-        #expect(one.receiveHead(try response(200), informationalLimit: 16) == .forward)
+        #expect(head(&one, 200) == .forward)
         #expect(one.receiveBody() == .forward)
         #expect(one.receiveEnd() == .finish(reuse: true))
         #expect(one.isRequestComplete)
     }
 
     @Test("parts of a response out of order are refused in every state")
-    func outOfOrder() throws {
+    func outOfOrder() {
         var one = exchange()
         #expect(one.receiveBody() == .reject(.unexpectedPart))
         #expect(one.receiveEnd() == .reject(.unexpectedPart))
-        #expect(one.receiveHead(try response(200), informationalLimit: 16) == .reject(.unexpectedPart))
+        #expect(head(&one, 200) == .reject(.unexpectedPart))
         _ = one.connected()
         #expect(one.receiveBody() == .reject(.unexpectedPart))
-        #expect(one.receiveHead(try response(200), informationalLimit: 16) == .forward)
-        #expect(one.receiveHead(try response(200), informationalLimit: 16) == .reject(.unexpectedPart))
+        #expect(head(&one, 200) == .forward)
+        #expect(head(&one, 200) == .reject(.unexpectedPart))
     }
 
     @Test("only an idempotent request without a body, on a pooled connection, before any answer, and once, is tried again")
-    func retry() throws {
-        func lost(_ one: ProxyExchange, reused: Bool = true, informational: Bool = false) throws -> ProxyExchange.OnUpstreamLost {
+    func retry() {
+        func lost(_ one: ProxyExchange, reused: Bool = true, informational: Bool = false) -> ProxyExchange.OnUpstreamLost {
             var one = one
             _ = one.connected()
-            if informational { _ = one.receiveHead(try response(103, []), informationalLimit: 16) }
+            if informational { _ = head(&one, 103) }
             return one.upstreamLost(wasReused: reused)
         }
-        #expect(try lost(exchange()) == .retry)
-        #expect(try lost(exchange(), reused: false) == .answer)
-        #expect(try lost(exchange(hasBody: true)) == .answer)
-        #expect(try lost(exchange(idempotent: false)) == .answer)
-        #expect(try lost(exchange(), informational: true) == .answer)
+        #expect(lost(exchange()) == .retry)
+        #expect(lost(exchange(), reused: false) == .answer)
+        #expect(lost(exchange(hasBody: true)) == .answer)
+        #expect(lost(exchange(idempotent: false)) == .answer)
+        #expect(lost(exchange(), informational: true) == .answer)
         var twice = exchange()
         _ = twice.connected()
         #expect(twice.upstreamLost(wasReused: true) == .retry)
@@ -63,23 +61,41 @@ import Testing
         #expect(bodiless.answer() == .awaitRequestEnd)
         #expect(bodiless.receiveRequestEnd() == .finish)
         var upload = exchange(hasBody: true)
-        #expect(upload.answer() == .linger)
+        #expect(upload.answer() == .finishEarly)
         #expect(upload.receiveRequestBody() == .discard)
     }
 
-    @Test("101 counts only if it was asked for, agrees, and the request is complete")
-    func switching() throws {
-        let agrees = try response(101, [("connection", "upgrade"), ("upgrade", "WebSocket")])
-        let other = try response(101, [("connection", "upgrade"), ("upgrade", "h2c")])
-        func on(_ head: CheckedResponse, asked: Bool, complete: Bool = true) -> ProxyExchange.OnHead {
+    @Test("101 counts only if it was asked for and agrees; then each direction ends by itself")
+    func relaying() {
+        func on(asked: Bool, agrees: Bool) -> ProxyExchange.OnHead {
             var one = exchange(webSocket: asked)
             _ = one.connected()
-            if complete { _ = one.receiveRequestEnd() }
-            return one.receiveHead(head, informationalLimit: 16)
+            return head(&one, 101, isUpgrade: agrees)
         }
-        #expect(on(agrees, asked: true) == .switchProtocols)
-        #expect(on(agrees, asked: false) == .reject(.unaskedUpgrade))
-        #expect(on(other, asked: true) == .reject(.unaskedUpgrade))
-        #expect(on(agrees, asked: true, complete: false) == .reject(.unaskedUpgrade))
+        #expect(on(asked: true, agrees: true) == .relay)
+        #expect(on(asked: false, agrees: true) == .reject(.unaskedUpgrade))
+        #expect(on(asked: true, agrees: false) == .reject(.unaskedUpgrade))
+
+        var one = exchange(webSocket: true)
+        _ = one.connected()
+        #expect(one.receiveRequestBody() == .hold, "nobody has agreed to what it belongs to")
+        #expect(one.receiveRequestEnd() == .forward)
+        #expect(head(&one, 101, isUpgrade: true) == .relay)
+        #expect(one.receiveRequestBody() == .forward)
+        #expect(one.receiveBody() == .forward)
+        var other = one
+        #expect(one.receiveRequestEnd() == .forward)
+        #expect(one.receiveRequestBody() == .discard)
+        #expect(one.receiveEnd() == .finish(reuse: false))
+        #expect(other.receiveEnd() == .closeOutput)
+        #expect(other.receiveRequestBody() == .forward)
+        #expect(other.receiveRequestEnd() == .finish)
+    }
+
+    @Test("what the upstream says that it did not process may be sent again, whatever the method")
+    func unprocessed() {
+        var one = exchange(idempotent: false)
+        _ = one.connected()
+        #expect(one.upstreamLost(wasReused: false, wasUnprocessed: true) == .retry)
     }
 }

@@ -114,7 +114,9 @@ import Testing
 
     @Test("an upload that stalls is 408")
     func slowUpload() throws {
-        let proxy = try EmbeddedProxy()
+        var limits = ProxyLimits()
+        limits.minimumBodyRate = 0
+        let proxy = try EmbeddedProxy(limits: limits)
         try proxy.send("POST /a HTTP/1.1\r\nHost: app.example.com\r\nContent-Length: 10\r\n\r\nabc")
         proxy.advance(by: .seconds(50))
         try proxy.send("d")
@@ -123,6 +125,26 @@ import Testing
         proxy.advance(by: .seconds(12))
         #expect(try proxy.received().hasPrefix("HTTP/1.1 408 "))
         #expect(!(try proxy.upstream().isActive))
+    }
+
+    @Test("an upload that comes, but too slowly, is 408; one that waits for the upstream is not slow")
+    func trickle() throws {
+        func upload(blocked: Bool) throws -> EmbeddedProxy {
+            let proxy = try EmbeddedProxy()
+            try proxy.send("POST /a HTTP/1.1\r\nHost: app.example.com\r\nContent-Length: 1000000\r\n\r\nabc")
+            if blocked {
+                try proxy.upstream().isWritable = false
+                try proxy.upstream().pipeline.fireChannelWritabilityChanged()
+            }
+            for _ in 0..<10 {
+                proxy.advance(by: .seconds(10))
+                guard proxy.client.isActive else { break }
+                try proxy.send("x")
+            }
+            return proxy
+        }
+        #expect(try upload(blocked: false).received().hasPrefix("HTTP/1.1 408 "))
+        #expect(try upload(blocked: true).received() == "")
     }
 
     @Test(

@@ -18,7 +18,8 @@ import Testing
                 + "Forwarded: for=1.2.3.4\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Ssl: on\r\nProxy: http://evil\r\nX-Other: kept\r\nCookie: a=b\r\n\r\n"
         )
         #expect(
-            try proxy.forwarded() == "GET /a HTTP/1.1\r\nHost: app.example.com\r\nX-Other: kept\r\nCookie: a=b\r\n"
+            try proxy.forwarded()
+                == "GET /a HTTP/1.1\r\nHost: app.example.com\r\nX-Other: kept\r\nCookie: a=b\r\nX-Request-Id: 0000000000000001\r\n"
                 + "X-Forwarded-For: 198.51.100.9\r\nX-Forwarded-Host: app.example.com\r\nX-Forwarded-Proto: https\r\nX-Real-IP: 198.51.100.9\r\n"
                 + "Forwarded: for=198.51.100.9;host=app.example.com;proto=https\r\n\r\n")
     }
@@ -50,7 +51,8 @@ import Testing
         )
         let forwarded = try proxy.forwarded()
         #expect(
-            forwarded.hasPrefix("GET /a HTTP/1.1\r\nHost: app.example.com\r\nX-End: 1\r\nX-Forwarded-For: 198.51.100.9\r\n"), "\(forwarded)"
+            forwarded.hasPrefix("GET /a HTTP/1.1\r\nHost: app.example.com\r\nX-End: 1\r\nX-Request-Id: 0000000000000001\r\n"),
+            "\(forwarded)"
         )
         #expect(forwarded.hasSuffix("\r\nTE: trailers\r\nConnection: TE\r\n\r\n"))
         for name in ["X-Hop", "Keep-Alive", "Upgrade", "HTTP2", "Proxy-"] { #expect(!forwarded.contains(name)) }

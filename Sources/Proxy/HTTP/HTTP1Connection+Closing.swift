@@ -1,0 +1,48 @@
+import NIOCore
+
+/// The end of a client's connection.
+extension HTTP1Connection {
+    /// Closes without a reset overtaking the answer: our side first, then the rest after the client's close or a short time.
+    func linger() {
+        flush()
+        guard let context, phase != .lingering, phase != .closed else { return }
+        phase = .lingering
+        pending = nil
+        // Our side may never get to its close: a TLS handler puts it off until the handshake is done.
+        setTimer(.linger)
+        guard !isInputClosed else { return drainAndClose() }
+        closeOutput()
+        DrainWatch.start(context.channel, clock: loop.clock, stall: service.limits.bodyIdle) {}
+        readingMayGoOn()
+    }
+
+    /// Our side of the connection.
+    func closeOutput() {
+        flush()
+        guard let context, !isOutputClosed else { return }
+        let promise = context.eventLoop.makePromise(of: Void.self)
+        promise.futureResult.assumeIsolated().whenComplete { [weak self] result in
+            switch result {
+            case .success:
+                self?.isOutputClosed = true
+                if self?.phase == .lingering { self?.setTimer(.linger) }
+            case .failure: self?.close()
+            }
+        }
+        context.close(mode: .output, promise: promise)
+    }
+
+    /// Behind the last bytes that were written.
+    func drainAndClose() {
+        guard let context else { return }
+        phase = .lingering
+        pending = nil
+        setTimer(.linger)
+        DrainWatch.start(context.channel, clock: loop.clock, stall: service.limits.bodyIdle) { [weak self] in self?.close() }
+    }
+
+    func close() {
+        flush()
+        context?.close(promise: nil)
+    }
+}

@@ -1,0 +1,289 @@
+import NIOCore
+import NIOHPACK
+import NIOHTTP2
+
+/// A client's connection that speaks HTTP/2, behind NIO's handler, which knows frames, states, HPACK, and limits of what a peer may do
+/// (RFC 9113 §4 to §7). Here are the streams: each is an exchange of its own (``HTTP2ServerStream``), without a channel.
+///
+///     open ──drain, idle, too many requests──► leaving (GOAWAY, twice) ──no streams──► closed
+///       └──connection error──► lingering ──► closed
+final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
+    typealias InboundIn = HTTP2Frame
+    typealias OutboundIn = Never
+    typealias OutboundOut = HTTP2Frame
+
+    private enum Phase: Equatable {
+        case open
+        /// `isFinal`: the last stream was named.
+        case leaving(isFinal: Bool)
+        case lingering
+        case closed
+    }
+
+    let service: ProxyService
+    let loop: ProxyLoop
+    let hosts: HostCache
+    var identity: ClientIdentity
+    private var context: ChannelHandlerContext?
+    private var phase = Phase.open
+    private var streams: [HTTP2StreamID: HTTP2ServerStream] = [:]
+    private var lastStream = HTTP2StreamID.rootStream
+    private var requests = 0
+    private var hasBegun = false
+    private var ownDeadline = NIODeadline.distantFuture
+    private var isFlushDue = false
+    /// Received and held back, of all streams; and what the connection's window lacks.
+    private var held = 0
+    private var credit = 0
+
+    init(service: ProxyService, loop: ProxyLoop, identity: ClientIdentity, coverage: (any HostCoverage)?) {
+        self.service = service
+        self.loop = loop
+        self.identity = identity
+        hosts = HostCache(router: service.router, coverage: coverage)
+    }
+
+    /// The handlers of a connection, in order.
+    static func configure(
+        _ channel: any Channel, service: ProxyService, loop: ProxyLoop, identity: ClientIdentity, coverage: (any HostCoverage)?
+    ) throws {
+        let limits = service.limits
+        var connection = NIOHTTP2Handler.ConnectionConfiguration()
+        connection.initialSettings = [
+            HTTP2Setting(parameter: .maxConcurrentStreams, value: limits.streamsPerConnection),
+            HTTP2Setting(parameter: .initialWindowSize, value: HTTP2Window.initial),
+            // Beyond it the connection ends; up to it, what is beyond the limit is answered.
+            HTTP2Setting(parameter: .maxHeaderListSize, value: limits.headerListSize * 2),
+            HTTP2Setting(parameter: .enableConnectProtocol, value: 1),
+        ]
+        connection.maximumSequentialEmptyDataFrames = HTTP2Window.emptyFrames
+        let operations = channel.pipeline.syncOperations
+        try operations.addHandler(FrameCoalescer())
+        try operations.addHandler(NIOHTTP2Handler(mode: .server, connectionConfiguration: connection))
+        try operations.addHandler(HTTP2Connection(service: service, loop: loop, identity: identity, coverage: coverage))
+    }
+
+    var deadline: NIODeadline { streams.values.reduce(ownDeadline) { min($0, $1.exchange.deadline) } }
+
+    func handlerAdded(context: ChannelHandlerContext) {
+        self.context = context
+        loop.clock.add(self)
+        loop.counters.connectionOpened(.http2)
+        ownDeadline = loop.clock.deadline(after: service.limits.header)
+    }
+
+    func handlerRemoved(context: ChannelHandlerContext) {
+        self.context = nil
+        loop.clock.remove(self)
+        loop.counters.connectionClosed(.http2)
+    }
+
+    // MARK: Frames from the client
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        let frame = unwrapInboundIn(data)
+        guard phase != .lingering, phase != .closed else { return }
+        switch frame.payload {
+        case .headers(let content):
+            if let stream = streams[frame.streamID] {
+                stream.receiveTrailers(content.headers)
+            } else {
+                open(frame.streamID, content)
+            }
+        case .data(let content):
+            guard case .byteBuffer(let bytes) = content.data else { return }
+            let padding = content.paddingBytes.map { $0 + 1 } ?? 0
+            let stream = streams[frame.streamID]
+            // What nobody takes any more is given back to the window at once.
+            if stream == nil || padding > 0 { consumed(connection: stream == nil ? bytes.readableBytes + padding : padding) }
+            stream?.receive(bytes, padding: padding, endStream: content.endStream)
+        case .settings(.settings): begin()
+        case .settings(.ack), .rstStream, .priority, .ping, .goAway, .windowUpdate, .pushPromise, .alternativeService, .origin: break
+        }
+    }
+
+    /// The client's preface is there. RFC 9113 §3.4: our own SETTINGS went first.
+    private func begin() {
+        guard !hasBegun else { return }
+        hasBegun = true
+        if requests == 0 { ownDeadline = loop.clock.deadline(after: service.limits.keepAliveIdle) }
+        let growth = service.limits.connectionWindow - HTTP2Window.standard
+        if growth > 0 { write(.rootStream, .windowUpdate(windowSizeIncrement: growth)) }
+        flushSoon()
+    }
+
+    func channelReadComplete(context: ChannelHandlerContext) {
+        for stream in streams.values { stream.exchange.flushUpstream() }
+        context.fireChannelReadComplete()
+    }
+
+    private func open(_ id: HTTP2StreamID, _ content: HTTP2Frame.FramePayload.Headers) {
+        lastStream = max(lastStream, id)
+        requests += 1
+        ownDeadline = phase == .open ? .distantFuture : ownDeadline
+        let stream = HTTP2ServerStream(id, connection: self)
+        streams[id] = stream
+        loop.counters.streamOpened()
+        stream.begin(content.headers, endStream: content.endStream)
+        if requests >= service.limits.requestsPerConnection, phase == .open { leave() }
+    }
+
+    /// What NIO's handler says of streams and windows.
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        switch event {
+        case let closed as StreamClosedEvent: streamClosed(closed.streamID)
+        case is ChannelShouldQuiesceEvent: leave()
+        case ChannelEvent.inputClosed: close()
+        default: break
+        }
+        context.fireUserInboundEventTriggered(event)
+    }
+
+    private func streamClosed(_ id: HTTP2StreamID) {
+        guard let stream = streams.removeValue(forKey: id) else { return }
+        loop.counters.streamClosed()
+        stream.closed()
+        guard streams.isEmpty else { return }
+        switch phase {
+        case .open: ownDeadline = loop.clock.deadline(after: service.limits.keepAliveIdle)
+        case .leaving(isFinal: true): linger()
+        case .leaving(isFinal: false), .lingering, .closed: break
+        }
+    }
+
+    // MARK: Called by streams
+
+    func write(_ id: HTTP2StreamID, _ payload: HTTP2Frame.FramePayload, promise: EventLoopPromise<Void>? = nil) {
+        guard let context else {
+            promise?.fail(ChannelError.alreadyClosed)
+            return
+        }
+        context.write(wrapOutboundOut(HTTP2Frame(streamID: id, payload: payload)), promise: promise)
+    }
+
+    var eventLoop: any EventLoop { loop.eventLoop }
+
+    /// Answers of one turn leave together.
+    func flushSoon() {
+        guard !isFlushDue else { return }
+        isFlushDue = true
+        loop.eventLoop.assumeIsolated().execute { [self] in
+            isFlushDue = false
+            for stream in streams.values where stream.isFlushDue { stream.writeHeld() }
+            context?.flush()
+        }
+    }
+
+    /// Bytes came that a stream keeps for now.
+    func hold(_ count: Int) {
+        held += count
+        // One slow body must not stop the others: the window is kept open for them until too much is held.
+        credit += count
+        giveCredit()
+    }
+
+    /// Bytes that a stream kept have gone on.
+    func released(_ count: Int) {
+        held -= count
+        giveCredit()
+    }
+
+    func consumed(connection count: Int) {
+        credit += count
+        giveCredit()
+    }
+
+    private func giveCredit() {
+        guard credit > service.limits.connectionWindow / 4, held < service.limits.connectionWindow else { return }
+        write(.rootStream, .windowUpdate(windowSizeIncrement: credit))
+        credit = 0
+        flushSoon()
+    }
+
+    // MARK: The connection
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        for stream in streams.values { stream.exchange.clientWritabilityChanged(stream.isWritable) }
+        context.fireChannelWritabilityChanged()
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        // The stream was reset, and the connection goes on.
+        if error is NIOHTTP2Errors.StreamError { return flushSoon() }
+        loop.counters.refused(.malformed)
+        linger()
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        phase = .closed
+        ownDeadline = .distantFuture
+        let all = streams
+        streams = [:]
+        for stream in all.values {
+            loop.counters.streamClosed()
+            stream.closed()
+        }
+        loop.clock.remove(self)
+        context.fireChannelInactive()
+    }
+
+    func deadlineReached() {
+        for stream in streams.values where stream.exchange.deadline <= loop.clock.now { stream.exchange.deadlineReached() }
+        guard ownDeadline <= loop.clock.now else { return }
+        switch phase {
+        case .open: streams.isEmpty && requests == 0 ? close() : leave()
+        case .leaving(isFinal: false): leaveFinally()
+        case .leaving(isFinal: true), .lingering, .closed: close()
+        }
+    }
+
+    /// RFC 9113 §6.8: first without a last stream, so that requests on their way are still served.
+    private func leave() {
+        guard phase == .open else { return }
+        phase = .leaving(isFinal: false)
+        ownDeadline = loop.clock.deadline(after: .zero)
+        write(.rootStream, .goAway(lastStreamID: .maxID, errorCode: .noError, opaqueData: nil))
+        for stream in streams.values { stream.exchange.drain() }
+        flushSoon()
+    }
+
+    private func leaveFinally() {
+        phase = .leaving(isFinal: true)
+        ownDeadline = .distantFuture
+        write(.rootStream, .goAway(lastStreamID: lastStream, errorCode: .noError, opaqueData: nil))
+        flushSoon()
+        if streams.isEmpty { linger() }
+    }
+
+    /// The last frames must not be overtaken by a reset.
+    private func linger() {
+        guard phase != .lingering, phase != .closed, let context else { return }
+        phase = .lingering
+        ownDeadline = loop.clock.deadline(after: service.limits.linger)
+        let all = streams
+        streams = [:]
+        for stream in all.values {
+            loop.counters.streamClosed()
+            stream.closed()
+        }
+        context.flush()
+        context.close(mode: .output, promise: nil)
+    }
+
+    private func close() { context?.close(promise: nil) }
+}
+
+/// Sizes of flow control, RFC 9113 §5.2 and §6.9.
+enum HTTP2Window {
+    /// Of each connection before anything is said.
+    static let standard = 65_535
+    /// Of each stream; it grows while its bytes are taken at once.
+    static let initial = 256 * 1024
+    /// Bytes of one stream that may wait for the other side's window.
+    static let sendBufferHigh = 256 * 1024
+    static let sendBufferLow = 64 * 1024
+    /// DATA frames without data, one after the other, that are no flood yet.
+    static let emptyFrames = 16
+    /// Bytes of a stream that nobody counts: a small answer.
+    static let uncounted = 16 * 1024
+}

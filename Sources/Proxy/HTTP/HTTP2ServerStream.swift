@@ -1,0 +1,231 @@
+import NIOCore
+import NIOHPACK
+import NIOHTTP2
+
+/// One request of an ``HTTP2Connection``. Frames are held until the end of the turn, so that the last one can say that it is the last.
+final class HTTP2ServerStream: ClientStream {
+    private let id: HTTP2StreamID
+    private unowned let connection: HTTP2Connection
+    let exchange: ProxyRequest
+    private(set) var isFlushDue = false
+    private var heldHead: HPACKHeaders?
+    private var heldData: ByteBuffer?
+    private var isEnded = false
+    private var isClosed = false
+    private var isRelay = false
+    private var sent = 0
+    private var buffered = 0
+    private var wasWritable = true
+    /// Received and not passed on yet; given back to the window when it is.
+    private var unread = 0
+    private var credit = 0
+    private var window = HTTP2Window.initial
+
+    init(_ id: HTTP2StreamID, connection: HTTP2Connection) {
+        self.id = id
+        self.connection = connection
+        exchange = ProxyRequest(service: connection.service, loop: connection.loop)
+    }
+
+    // MARK: Frames from the client
+
+    func begin(_ headers: HPACKHeaders, endStream: Bool) {
+        let service = connection.service
+        let checked: Result<CheckedRequest, RequestRefusal>
+        switch HTTP2Fields.section(headers, limits: service.limits) {
+        case .failure(let fault):
+            connection.loop.counters.refused(.malformed)
+            return exchange.refuse(.fault(fault), request: nil, from: self, hasBody: !endStream, identity: connection.identity)
+        case .success(let (section, pseudo)):
+            // Checked by NIO's handler, which knows the pseudo-header fields of each kind of request.
+            guard let method = pseudo.method else { return reset(.protocolError) }
+            if pseudo.scheme?.isEmpty ?? false {
+                return exchange.refuse(
+                    .refusal(.bad("empty :scheme")), request: nil, from: self, hasBody: !endStream, identity: connection.identity)
+            }
+            checked = RequestRules.check(
+                method: method, path: pseudo.path ?? .empty, authority: pseudo.authority, protocol: pseudo.protocol, section,
+                endStream: endStream, forwarded: service.mode == .agent ? .keep : .drop)
+        }
+        switch checked {
+        case .failure(let refusal):
+            exchange.refuse(.refusal(refusal), request: nil, from: self, hasBody: !endStream, identity: connection.identity)
+        case .success(let request):
+            guard let work = service.beginWork(for: connection.identity) else {
+                connection.loop.counters.refused(.clientRequests)
+                return exchange.refuse(
+                    .tooManyRequests(retryAfter: service.limits.retryAfter), request: request, from: self, hasBody: !endStream,
+                    identity: connection.identity)
+            }
+            exchange.start(request, from: self, identity: &connection.identity, host: connection.hosts.resolve(request), work: work.token)
+        }
+        if endStream, !isClosed { exchange.receiveEnd(nil) }
+    }
+
+    func receive(_ bytes: ByteBuffer, padding: Int, endStream: Bool) {
+        let count = bytes.readableBytes
+        credit += padding
+        if count > 0 {
+            unread += count
+            connection.hold(count)
+            exchange.receiveBody(bytes)
+            readingMayGoOn()
+        }
+        if endStream, !isClosed { exchange.receiveEnd(nil) }
+    }
+
+    func receiveTrailers(_ headers: HPACKHeaders) {
+        switch HTTP2Fields.section(headers, limits: connection.service.limits) {
+        case .failure: reset(.protocolError)
+        case .success(let (section, _)): exchange.receiveEnd(section)
+        }
+    }
+
+    /// The stream is no more, for whatever reason.
+    func closed() {
+        isClosed = true
+        connection.released(unread)
+        unread = 0
+        exchange.clientLost()
+    }
+
+    // MARK: ClientStream
+
+    var isWritable: Bool { buffered < (wasWritable ? HTTP2Window.sendBufferHigh : HTTP2Window.sendBufferLow) }
+    var takesRawChunks: Bool { false }
+
+    func send(_ response: CheckedResponse) {
+        writeHeld()
+        let length: Int? =
+            switch response.framing {
+            case .none: response.statedLength
+            case .length(let count): count
+            case .chunked, .untilClose: nil
+            }
+        heldHead = Self.head(response.code, response.section, length: length)
+    }
+
+    func sendInformational(_ response: CheckedResponse) {
+        // RFC 9113 §8.6: 101 does not exist, and was refused before.
+        connection.write(id, .headers(.init(headers: Self.head(response.code, response.section, length: nil))))
+        connection.flushSoon()
+    }
+
+    func sendUpgrade(_ response: CheckedResponse, token: String) {
+        isRelay = true
+        var section = response.section
+        section.lines.removeAll { $0.kind == .webSocketAccept }
+        heldHead = Self.head(200, section, length: nil)
+    }
+
+    func send(_ page: ErrorPage, accept: String?, requestID: RequestID, isHEAD: Bool) {
+        let (fields, text) = page.render(accept: accept, requestID: requestID.text)
+        var headers = HPACKHeaders([(":status", String(page.status))])
+        for (name, value) in fields { headers.add(name: name.lowercased(), value: value) }
+        headers.add(name: "content-length", value: String(text.utf8.count))
+        heldHead = headers
+        if !isHEAD { heldData = ByteBuffer(string: text) }
+        sendEnd(nil)
+        flush()
+    }
+
+    func sendBody(_ bytes: ByteBuffer) {
+        guard !isEnded, !isClosed else { return }
+        writeHeld()
+        heldData = bytes
+    }
+
+    func sendEnd(_ trailers: FieldSection?) {
+        guard !isEnded, !isClosed else { return }
+        isEnded = true
+        if let trailers {
+            writeHeld()
+            connection.write(id, .headers(.init(headers: HTTP2Fields.trailers(trailers), endStream: true)))
+        } else if let head = heldHead, heldData == nil {
+            heldHead = nil
+            connection.write(id, .headers(.init(headers: head, endStream: true)))
+        } else {
+            if heldData == nil { heldData = ByteBuffer() }
+            writeHeld(endStream: true)
+        }
+    }
+
+    func flush() {
+        isFlushDue = true
+        connection.flushSoon()
+    }
+
+    /// Writes what was held, as it will not be the last.
+    func writeHeld(endStream: Bool = false) {
+        isFlushDue = false
+        if let head = heldHead {
+            heldHead = nil
+            connection.write(id, .headers(.init(headers: head)))
+        }
+        guard let data = heldData else { return }
+        heldData = nil
+        let count = data.readableBytes
+        sent += count
+        let payload = HTTP2Frame.FramePayload.data(.init(data: .byteBuffer(data), endStream: endStream))
+        guard sent > HTTP2Window.uncounted else { return connection.write(id, payload) }
+        buffered += count
+        let promise = connection.eventLoop.makePromise(of: Void.self)
+        promise.futureResult.assumeIsolated().whenComplete { [self] _ in
+            buffered -= count
+            noteWritability()
+        }
+        connection.write(id, payload, promise: promise)
+        noteWritability()
+    }
+
+    private func noteWritability() {
+        let isWritable = isWritable
+        guard isWritable != wasWritable else { return }
+        wasWritable = isWritable
+        guard !isClosed else { return }
+        exchange.clientWritabilityChanged(isWritable)
+        if isWritable { readingMayGoOn() }
+    }
+
+    func readingMayGoOn() {
+        guard unread > 0 || credit > 0, exchange.mayRead, !isClosed else { return }
+        if unread > 0 { connection.released(unread) }
+        credit += unread
+        unread = 0
+        guard credit >= window / 4 else { return }
+        // Taken at once: more may be on its way at a time.
+        let target = min(window * 2, connection.service.limits.streamWindow)
+        let growth = max(0, target - window)
+        window += growth
+        connection.write(id, .windowUpdate(windowSizeIncrement: credit + growth))
+        credit = 0
+        connection.flushSoon()
+    }
+
+    func exchangeEnded(_ end: ExchangeEnd) {
+        switch end {
+        case .complete: break
+        // RFC 9113 §8.1: the answer is whole, the rest of the request is not wanted.
+        case .early, .awaitsRequestEnd: reset(.noError)
+        case .cutOff: reset(.internalError)
+        case .relayLost: reset(.cancel)
+        }
+    }
+
+    private func reset(_ code: HTTP2ErrorCode) {
+        guard !isClosed else { return }
+        heldHead = nil
+        heldData = nil
+        connection.write(id, .rstStream(code))
+        connection.flushSoon()
+    }
+
+    private static func head(_ code: Int, _ section: FieldSection, length: Int?) -> HPACKHeaders {
+        var headers = HPACKHeaders()
+        headers.reserveCapacity(section.lines.count + 2)
+        headers.add(name: ":status", value: String(code))
+        HTTP2Fields.add(section, to: &headers)
+        if let length { headers.add(name: "content-length", value: String(length)) }
+        return headers
+    }
+}

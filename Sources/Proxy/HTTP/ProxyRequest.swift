@@ -1,0 +1,272 @@
+import NIOCore
+
+/// One request on its way: from a client's stream to an upstream's, and back. What happens in which order is ``ProxyExchange``'s
+/// matter; here are the route, the bytes that are held, the time, and who waits for whom. Both ends may be of either protocol.
+///
+/// Everything happens on the loop of the client's connection, the upstream's included. A connection of HTTP/1.1 uses one such object for all
+/// of its requests.
+final class ProxyRequest {
+    enum Timer {
+        case none, connect, responseHead, bodyIdle, relayIdle, drain
+    }
+
+    let service: ProxyService
+    let loop: ProxyLoop
+    var exchange = ProxyExchange(.init(isHTTP10: false, wantsUpgrade: false, hasBody: false, isIdempotent: false))
+    var request: CheckedRequest?
+    var route: Route?
+    var requestID = RequestID(number: 0)
+    var log: RequestLog
+    var client: (any ClientStream)?
+    var upstream: (any UpstreamStream)?
+    var work: ClientWork?
+    /// Kept until the response begins, for another try.
+    var outgoing: OutgoingRequest?
+    var heldBody: [ByteBuffer] = []
+    var heldEnd: FieldSection??
+    var needsUpstreamFlush = false
+    /// A connect that is answered with an older number has come too late.
+    var connectNumber: UInt64 = 0
+    private var timer = Timer.none
+    private(set) var deadline = NIODeadline.distantFuture
+    var pace = BodyPace()
+    var relay: WebSocketRelay?
+
+    init(service: ProxyService, loop: ProxyLoop) {
+        self.service = service
+        self.loop = loop
+        log = RequestLog(service: service, loop: loop)
+    }
+
+    var isActive: Bool { client != nil }
+
+    /// Whether chunks of the request should come with their framing. Known once the request has begun.
+    var wantsRawChunks: Bool {
+        if let upstream { return upstream.takesRawChunks }
+        return route?.target.upstreamProtocol == .http1
+    }
+
+    /// Whether more of the client's bytes are wanted.
+    var mayRead: Bool {
+        if exchange.isRequestComplete { return false }
+        if case .answered = exchange.state { return true }
+        if let upstream { return upstream.isWritable && heldBody.isEmpty }
+        return !exchange.facts.hasBody
+    }
+
+    // MARK: Called by the client's stream
+
+    /// Begins. What cannot be passed on is answered before this returns.
+    func start(
+        _ request: CheckedRequest, from client: any ClientStream, identity: inout ClientIdentity, host: HostResolution, work: ClientWork?
+    ) {
+        self.client = client
+        self.request = request
+        self.work = work
+        requestID = service.nextRequestID()
+        pace = BodyPace()
+        log.begin(request, identity: identity, requestID: requestID)
+        let resolution: RouteResolution
+        switch host {
+        case .invalid:
+            begin(request, upgrade: nil)
+            return answer(.refusal(.bad("bad Host")))
+        case .misdirected:
+            begin(request, upgrade: nil)
+            return answer(.misdirected)
+        case .resolved(_, let found): resolution = found
+        }
+        switch resolution {
+        case .unknown:
+            begin(request, upgrade: nil)
+            log.notFound(host: host.name)
+            answer(.tunnelNotFound)
+        case .disabled:
+            begin(request, upgrade: nil)
+            log.disabled(host: host.name)
+            answer(.tunnelDisabled)
+        case .redirect(let origin):
+            begin(request, upgrade: nil)
+            answer(.redirect(request, origin: origin))
+        case .route(let route): pass(request, to: route, host: host.name, identity: &identity)
+        }
+    }
+
+    /// A request that is none, or is not served: answered at once.
+    func refuse(_ page: ErrorPage, request: CheckedRequest?, from client: any ClientStream, hasBody: Bool, identity: ClientIdentity) {
+        self.client = client
+        self.request = request
+        requestID = service.nextRequestID()
+        if let request { log.begin(request, identity: identity, requestID: requestID) }
+        exchange = ProxyExchange(.init(isHTTP10: false, wantsUpgrade: false, hasBody: hasBody, isIdempotent: false))
+        answer(page)
+    }
+
+    func receiveBody(_ bytes: ByteBuffer) {
+        log.bytesIn += bytes.readableBytes
+        switch exchange.receiveRequestBody() {
+        case .hold: heldBody.append(bytes)
+        case .forward:
+            if relay?.receiveFromClient(bytes) == false { return }
+            upstream?.sendBody(bytes)
+            needsUpstreamFlush = true
+            if exchange.isUnanswered {
+                guard pace.receive(bytes.readableBytes, now: loop.clock.now, limits: service.limits) else {
+                    log.refused(.bodyTooSlow)
+                    return fail("the request comes too slowly", .requestTimeout)
+                }
+                setTimer(.bodyIdle)
+            } else if relay != nil {
+                setTimer(.relayIdle)
+            }
+        case .discard, .finish: break
+        }
+    }
+
+    func receiveEnd(_ trailers: FieldSection?) {
+        if exchange.facts.wantsUpgrade, exchange.isUnanswered, request?.version == .http2 {
+            heldEnd = .some(nil)
+            return
+        }
+        let trailers = RequestRules.trailers(trailers)
+        switch exchange.receiveRequestEnd() {
+        case .hold: heldEnd = .some(trailers)
+        case .forward:
+            upstream?.sendEnd(trailers)
+            needsUpstreamFlush = true
+            if exchange.isUnanswered { setTimer(.responseHead) }
+        case .finish:
+            // Of a relay: both have said all.
+            releaseUpstream(reuse: false)
+            finish(.complete)
+        case .discard: break
+        }
+    }
+
+    /// Bytes that were received together are through.
+    func flushUpstream() {
+        guard needsUpstreamFlush else { return }
+        needsUpstreamFlush = false
+        upstream?.flush()
+    }
+
+    func clientWritabilityChanged(_ isWritable: Bool) {
+        upstream?.setReadPaused(!isWritable)
+        if timer == .bodyIdle { setTimer(.bodyIdle) }
+    }
+
+    /// The client is gone, or its stream was reset.
+    func clientLost() {
+        guard isActive else { return }
+        if exchange.isRelaying {
+            // What it said last still gets there.
+            upstream?.flush()
+            releaseUpstream(reuse: false)
+        } else {
+            abandonUpstream()
+        }
+        end(status: nil)
+    }
+
+    /// What the client sent last was no HTTP.
+    func clientFault(_ page: ErrorPage) {
+        if exchange.isUnanswered { fail("the request is malformed", page) } else { fail("the request is malformed", nil) }
+    }
+
+    /// The process is about to end: a relay of WebSocket frames says so, another one ends.
+    func drain() {
+        guard exchange.isRelaying, let client else { return }
+        guard let relay else {
+            abandonUpstream()
+            return finish(.cutOff)
+        }
+        relay.drain(toClient: { client.sendBody($0) }, toUpstream: { self.upstream?.sendBody($0) })
+        client.flush()
+        upstream?.flush()
+        setTimer(.drain)
+    }
+
+    func deadlineReached() {
+        switch timer {
+        case .none: break
+        case .connect:
+            fail(
+                "no connection within \(service.limits.connect.nanoseconds / 1_000_000) ms",
+                .unavailable(retryAfter: service.limits.retryAfter))
+        case .responseHead: fail("no response in time", .gatewayTimeout)
+        case .bodyIdle where exchange.isRequestComplete: fail("response stalled", .gatewayTimeout)
+        case .bodyIdle:
+            log.refused(.bodyTooSlow)
+            fail("request stalled", .requestTimeout)
+        case .relayIdle: fail("nothing moved", nil)
+        case .drain: fail("the proxy ends", nil)
+        }
+    }
+
+    // MARK: The end
+
+    /// The upstream failed the request, or the client did.
+    /// - Parameter page: for the client; nil, or a response that has begun, cuts the client off: it must not take half for the whole.
+    func fail(_ error: String, _ page: ErrorPage?) {
+        if let route { log.proxyError(route, error) }
+        abandonUpstream()
+        guard let page, exchange.isUnanswered else { return finish(exchange.isRelaying ? .relayLost : .cutOff) }
+        answer(page)
+    }
+
+    func answer(_ page: ErrorPage) {
+        guard let client else { return }
+        let accept = request.flatMap { request in request.section.value(of: "accept").map { request.section.text($0) } }
+        log.answered(page.status)
+        heldBody = []
+        heldEnd = nil
+        let end = exchange.answer()
+        client.send(page, accept: accept, requestID: requestID, isHEAD: isHEAD)
+        switch end {
+        case .finish: finish(.complete)
+        case .finishEarly: finish(.early)
+        case .awaitRequestEnd:
+            timer = .none
+            deadline = .distantFuture
+            client.exchangeEnded(.awaitsRequestEnd)
+        }
+    }
+
+    func finish(_ end: ExchangeEnd) {
+        let client = client
+        self.end(status: end)
+        client?.exchangeEnded(end)
+    }
+
+    private func end(status: ExchangeEnd?) {
+        log.end(request)
+        client = nil
+        upstream = nil
+        work = nil
+        request = nil
+        route = nil
+        outgoing = nil
+        relay = nil
+        heldBody = []
+        heldEnd = nil
+        needsUpstreamFlush = false
+        connectNumber += 1
+        timer = .none
+        deadline = .distantFuture
+    }
+
+    func setTimer(_ timer: Timer) {
+        self.timer = timer
+        let limits = service.limits
+        let amount: TimeAmount? =
+            switch timer {
+            case .none: nil
+            case .connect: limits.connect
+            case .responseHead: (route?.options.responseTimeout ?? .inherit).amount(inherited: limits.responseHead)
+            case .bodyIdle: limits.bodyIdle
+            case .relayIdle: route?.options.upgradedIdle ?? limits.upgradedIdle
+            case .drain: limits.linger
+            }
+        deadline = amount.map { loop.clock.deadline(after: $0) } ?? .distantFuture
+    }
+}
