@@ -16,6 +16,7 @@ package struct LocalTargets: Sendable, Equatable {
         package var target: UpstreamTarget
         package var host: HostField
         package var enabled: Bool
+        package var options = RouteOptions()
 
         package init(domain: String, target: UpstreamTarget, host: HostField = .asReceived, enabled: Bool = true) {
             self.domain = domain
@@ -96,6 +97,6 @@ private final class LocalRouter: RequestRouter {
     private static func resolution(_ entry: LocalTargets.Entry) -> RouteResolution {
         guard entry.enabled else { return .disabled }
         let host: String? = entry.host == .target ? "\(entry.target)" : nil
-        return .route(Route(domain: entry.domain, target: entry.target, hostHeader: host))
+        return .route(Route(domain: entry.domain, target: entry.target, hostHeader: host, options: entry.options))
     }
 }

@@ -29,6 +29,11 @@ struct AgentCommand: AsyncParsableCommand {
     var host: String?
 
     @Option(
+        name: .customLong("protocol"),
+        help: ArgumentHelp("What the target speaks: http1, or h2c (HTTP/2 without TLS, for gRPC). (default: http1)", valueName: "which"))
+    var targetProtocol: String?
+
+    @Option(
         help: ArgumentHelp("Threads that carry the tunnel; peers are spread over them by their keys. (default: 1)", valueName: "number"))
     var loops: String?
 
@@ -45,6 +50,7 @@ struct AgentCommand: AsyncParsableCommand {
     var flags: [String: [String]] {
         var flags = flagDictionary([
             "wg": wg, "config": config, "loops": loops, "listen-port": listenPort, "host": host,
+            "protocol": targetProtocol,
             "wireguard-private-key": wireguardPrivateKey,
         ])
         if !target.isEmpty { flags["target"] = target }

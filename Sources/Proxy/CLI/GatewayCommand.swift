@@ -36,6 +36,12 @@ struct GatewayCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("The HTTPS port that visitors see. (default: that of the first --https)", valueName: "port"))
     var publicHttpsPort: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "A proxy in front of the gateway whose word on who the client is counts. Repeatable. (default: none)", valueName: "ip[/length]")
+    )
+    var trustedProxy: [String] = []
+
     @Option(help: ArgumentHelp("Certificate chain, PEM. Repeatable, each with its --key.", valueName: "file"))
     var cert: [String] = []
 
@@ -69,7 +75,8 @@ struct GatewayCommand: AsyncParsableCommand {
             "tls-key-file": tlsKeyFile,
             "acme-email": acmeEmail,
         ])
-        for (name, values) in ["route": route, "https": https, "http": http, "cert": cert, "key": key] where !values.isEmpty {
+        for (name, values) in ["route": route, "https": https, "http": http, "cert": cert, "key": key, "trusted-proxy": trustedProxy]
+        where !values.isEmpty {
             flags[name] = values
         }
         return flags.merging(common.dictionary) { first, _ in first }.merging(original.dictionary) { first, _ in first }

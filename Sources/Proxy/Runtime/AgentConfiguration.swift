@@ -8,9 +8,10 @@ package struct AgentConfiguration: Sendable {
     package var targets: LocalTargets
     /// The TCP port inside the tunnel.
     package var listenPort: UInt16
+    package var limits: ProxyLimits
 
-    private static let keys = ["target", "host", "listen-port", "tunnel"]
-    private static let tunnelKeys = ["domain", "target", "host", "enabled"]
+    private static let keys = ["target", "host", "listen-port", "tunnel", "limits"] + ConfigurationReader.routeOptionKeys
+    private static let tunnelKeys = ["domain", "target", "host", "enabled"] + ConfigurationReader.routeOptionKeys
 
     /// Builds the configuration; `nil` in its place if there is any fault.
     package static func load(_ input: ConfigurationInput) -> (configuration: AgentConfiguration?, report: ConfigurationReport) {
@@ -23,6 +24,7 @@ package struct AgentConfiguration: Sendable {
             UInt16(try port.integer(in: 1...65535))
         }
         let targets = targets(&reader)
+        let limits = reader.limits(.agent).proxy
         if let interface, !interface.peers.contains(where: { $0.endpoint != nil }) {
             reader.report.warnings.append(
                 ConfigurationFault(
@@ -30,20 +32,27 @@ package struct AgentConfiguration: Sendable {
                     fix: "write Endpoint = HOST:PORT of the gateway"))
         }
         guard reader.report.faults.isEmpty, let interface else { return (nil, reader.report) }
-        return (AgentConfiguration(common: common, interface: interface, targets: targets, listenPort: port ?? 80), reader.report)
+        let configuration = AgentConfiguration(
+            common: common, interface: interface, targets: targets, listenPort: port ?? 80, limits: limits)
+        return (configuration, reader.report)
     }
 
     private static func targets(_ reader: inout ConfigurationReader) -> LocalTargets {
         let hostField = hostField(&reader, reader.setting(flag: "host", key: "host")) ?? .asReceived
+        let options = reader.routeOptions()
         var result = LocalTargets()
         let targets = reader.settings(flags: ["target"], key: "target")
         if targets.count > 1, let last = targets.last {
             reader.fault(last.fault("is given \(targets.count) times", fix: "give one target, or [[tunnel]] tables in a --config file"))
         }
-        if let setting = targets.first, let target = target(&reader, setting) { result = LocalTargets(all: target, host: hostField) }
+        if let setting = targets.first, let target = target(&reader, setting) {
+            result = LocalTargets(all: target, host: hostField)
+            result.catchAll?.options = options
+        }
         for (table, origin) in reader.tables("tunnel") {
             reader.refuseUnknownKeys(of: table, known: tunnelKeys, section: "[tunnel]")
             let host = self.hostField(&reader, reader.setting("host", in: table)) ?? hostField
+            let options = reader.routeOptions(in: table, standard: options)
             let isEnabled =
                 reader.value(reader.setting("enabled", in: table)) { setting throws(ConfigurationFault) in try setting.boolean() } ?? true
             guard let domainSetting = reader.setting("domain", in: table), let targetSetting = reader.setting("target", in: table) else {
@@ -61,7 +70,9 @@ package struct AgentConfiguration: Sendable {
             if result.entries.contains(where: { $0.domain == domain }) {
                 reader.fault(domainSetting.fault("\(domain) is given twice", fix: "remove one of the two"))
             }
-            result.entries.append(LocalTargets.Entry(domain: domain, target: target, host: host, enabled: isEnabled))
+            var entry = LocalTargets.Entry(domain: domain, target: target, host: host, enabled: isEnabled)
+            entry.options = options
+            result.entries.append(entry)
         }
         if result.all.isEmpty, reader.report.faults.isEmpty {
             reader.fault(

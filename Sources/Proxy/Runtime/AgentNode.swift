@@ -28,7 +28,9 @@ package enum AgentNode {
             role: .agent, common: configuration.common, settings: settings, warnings: warnings, logger: logger, state: state)
         let probe = GatewayProbe(interface: running.interface, logger: logger)
         do {
-            let proxy = LocalProxy(targets: configuration.targets, firstRequestID: SystemEdges.random.nextUInt64(), logger: logger)
+            let proxy = LocalProxy(
+                targets: configuration.targets, connector: OriginDialer.connector(timeout: configuration.limits.connect),
+                limits: configuration.limits, firstRequestID: SystemEdges.random.nextUInt64(), logger: logger)
             let open = OpenChannels()
             let listener = try await running.interface.listen(port: configuration.listenPort, group: running.group) { channel in
                 open.add(channel)

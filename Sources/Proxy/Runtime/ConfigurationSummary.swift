@@ -6,10 +6,11 @@ extension GatewayConfiguration {
         var lines = interface.summary
         for route in routes {
             let source = route.gatewayIP.map { " from \($0)" } ?? ""
-            lines.append("route \(route.domain) -> \(route.target)\(source)\(route.enabled ? "" : " (disabled)")")
+            lines.append("route \(route.domain) -> \(route.target)\(route.options.summary)\(source)\(route.enabled ? "" : " (disabled)")")
         }
         lines.append("https \(https.isEmpty ? "off" : https.map(\.description).joined(separator: ", "))")
         lines.append("http \(http.isEmpty ? "off" : http.map(\.description).joined(separator: ", "))")
+        if !trustedProxies.isEmpty { lines.append("trusted proxies \(trustedProxies.map(\.description).joined(separator: ", "))") }
         lines += certificates.map { "certificate \(LogText.escape($0.certificateFile))" }
         if certificates.isEmpty { lines.append("certificate by the internal CA") }
         if let state = common.stateDirectory { lines.append("state \(LogText.escape(state))") }
@@ -20,10 +21,28 @@ extension GatewayConfiguration {
 extension AgentConfiguration {
     package var summary: String {
         var lines = interface.summary
-        lines += targets.all.map { "tunnel \($0.domain) -> \($0.target)\($0.enabled ? "" : " (disabled)")" }
+        lines += targets.all.map { "tunnel \($0.domain) -> \($0.target)\($0.options.summary)\($0.enabled ? "" : " (disabled)")" }
         lines.append("listen port \(listenPort) in the tunnel")
         if let state = common.stateDirectory { lines.append("state \(LogText.escape(state))") }
         return lines.joined(separator: "\n") + "\n"
+    }
+}
+
+extension RouteOptions {
+    /// What is not as usual.
+    fileprivate var summary: String {
+        var words: [String] = []
+        if upstreamProtocol != .http1 { words.append(upstreamProtocol.rawValue) }
+        switch responseTimeout {
+        case .inherit: break
+        case .off: words.append("response timeout off")
+        case .after(let amount): words.append("response timeout \(Setting.text(amount))")
+        }
+        if upgrades != RouteOptions().upgrades {
+            words.append(upgrades.isEmpty ? "no upgrades" : "upgrades to \(upgrades.joined(separator: ", "))")
+        }
+        if let upgradedIdle { words.append("idle timeout \(Setting.text(upgradedIdle))") }
+        return words.isEmpty ? "" : " (\(words.joined(separator: "; ")))"
     }
 }
 

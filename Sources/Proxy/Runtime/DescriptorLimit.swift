@@ -22,10 +22,17 @@ package enum DescriptorLimit {
 }
 
 extension ConnectionLimiter {
-    /// - Parameter descriptors: of the process; no client alone may use up more than half of what is left for clients.
-    package convenience init(descriptors: Int) {
-        let room = max(16, descriptors - DescriptorLimit.reserve)
-        let maximum = min(Self.defaultMaximum, room)
-        self.init(maximum: maximum, maximumPerClient: min(Self.defaultMaximumPerClient, maximum / 2))
+    /// - Parameters:
+    ///   - descriptors: of the process; no client alone may use up more than half of what is left for clients, unless it is told to.
+    ///   - connections: as configured; cut to what there is room for.
+    ///   - perClient: as configured.
+    package convenience init(descriptors: Int, connections: Int? = nil, perClient: Int? = nil) {
+        let (maximum, maximumPerClient) = Self.bounds(descriptors: descriptors, connections: connections, perClient: perClient)
+        self.init(maximum: maximum, maximumPerClient: maximumPerClient)
+    }
+
+    static func bounds(descriptors: Int, connections: Int?, perClient: Int?) -> (maximum: Int, maximumPerClient: Int) {
+        let maximum = min(connections ?? defaultMaximum, max(16, descriptors - DescriptorLimit.reserve))
+        return (maximum, perClient ?? min(defaultMaximumPerClient, max(1, maximum / 2)))
     }
 }

@@ -12,9 +12,11 @@ package struct GatewayConfiguration: Sendable {
     /// The port in the addresses that plain HTTP redirects to.
     package var publicHTTPSPort: UInt16
     package var certificates: [CertificateFiles]
+    package var limits: LimitSettings
+    /// Those in front of the gateway whose word on who the client is counts.
+    package var trustedProxies: [IPPrefix]
 
-    static let keys = ["https", "http", "public-https-port", "tunnel", "certificate"]
-    private static let tunnelKeys = ["domain", "agent", "port", "gateway-ip", "enabled"]
+    static let keys = ["https", "http", "public-https-port", "trusted-proxies", "tunnel", "certificate", "limits"]
     private static let certificateKeys = ["cert", "key", "domains"]
 
     /// Builds the configuration; `nil` in its place if there is any fault.
@@ -33,6 +35,8 @@ package struct GatewayConfiguration: Sendable {
         }
         let routes = routes(&reader, interface: interface)
         let certificates = certificates(&reader)
+        let limits = reader.limits(ProxyLimits())
+        let trustedProxies = trustedProxies(&reader)
         if https.isEmpty, http.isEmpty, reader.report.faults.isEmpty {
             reader.fault(ConfigurationFault(.builtIn, key: "https", "nothing is listened on", fix: "give --https IP:PORT"))
         }
@@ -44,7 +48,7 @@ package struct GatewayConfiguration: Sendable {
         let configuration = GatewayConfiguration(
             common: common, interface: interface, routes: routes, https: https, http: http,
             publicHTTPSPort: publicPort ?? https.first?.port ?? 443,
-            certificates: certificates)
+            certificates: certificates, limits: limits, trustedProxies: trustedProxies)
         return (configuration, reader.report)
     }
 
@@ -77,119 +81,17 @@ package struct GatewayConfiguration: Sendable {
         return result
     }
 
-    // MARK: Routes
-
-    private static func routes(_ reader: inout ConfigurationReader, interface: InterfaceSettings?) -> [TunnelConfig] {
-        var routes: [TunnelConfig] = []
-        let flags = reader.settings(flags: ["route"])
-        if !flags.isEmpty {
-            for flag in flags {
-                guard let (domain, agent) = reader.value(flag, { flag throws(ConfigurationFault) in try parseRoute(flag) }) else {
-                    continue
-                }
-                add(&routes, &reader, flag, domain: domain, agent: agent, gatewayIP: nil, isEnabled: true, interface: interface)
+    private static func trustedProxies(_ reader: inout ConfigurationReader) -> [IPPrefix] {
+        var result: [IPPrefix] = []
+        for setting in reader.settings(flags: ["trusted-proxy"], key: "trusted-proxies") {
+            let prefixes = reader.values(setting, "an address block such as 192.0.2.0/24") { IPPrefix($0) }
+            if prefixes.contains(where: { $0.length == 0 }) {
+                reader.report.warnings.append(
+                    setting.fault("every visitor is trusted to say who they are", fix: "write the addresses of the proxies in front"))
             }
-            return routes
+            result += prefixes
         }
-        for (table, origin) in reader.tables("tunnel") {
-            reader.refuseUnknownKeys(of: table, known: tunnelKeys, section: "[tunnel]")
-            let place = Setting(value: .text(""), origin: origin, key: "tunnel")
-            guard let domainSetting = reader.setting("domain", in: table), let agentSetting = reader.setting("agent", in: table) else {
-                let missing = table["domain"] == nil ? "domain" : "agent"
-                reader.fault(
-                    place.fault(
-                        "\(missing) is missing", fix: "write \(missing) = \"\(missing == "domain" ? "app.example.com" : "10.1.0.2")\""))
-                continue
-            }
-            let domain = reader.value(domainSetting) { setting throws(ConfigurationFault) in
-                try DomainName.parse(try setting.string("a domain"), setting)
-            }
-            var agent = reader.value(agentSetting) { setting throws(ConfigurationFault) in
-                try parseAgent(try setting.string("the agent's address in the tunnel"), setting)
-            }
-            if let port = reader.value(
-                reader.setting("port", in: table), { port throws(ConfigurationFault) in try port.integer(in: 1...65535) })
-            {
-                agent?.port = UInt16(port)
-            }
-            let gatewayIP = reader.value(reader.setting("gateway-ip", in: table)) { setting throws(ConfigurationFault) in
-                let text = try setting.string("one of the interface's addresses")
-                guard let address = IPAddress(text), interface?.localAddresses.contains(address) ?? true else {
-                    throw setting.fault(
-                        "\(Setting.quoted(text)) is not an address of this interface",
-                        fix: "write one of its Address lines, or leave it out")
-                }
-                return address
-            }
-            let isEnabled =
-                reader.value(reader.setting("enabled", in: table)) { setting throws(ConfigurationFault) in try setting.boolean() } ?? true
-            guard let domain, let agent else { continue }
-            add(
-                &routes, &reader, domainSetting, domain: domain, agent: agent, gatewayIP: gatewayIP, isEnabled: isEnabled,
-                interface: interface)
-        }
-        if routes.isEmpty, reader.report.faults.isEmpty {
-            reader.report.warnings.append(
-                ConfigurationFault(
-                    .builtIn, key: "route", "no route is given: every request is answered with 404", fix: "give --route DOMAIN=IP"))
-        }
-        return routes
-    }
-
-    private static func add(
-        _ routes: inout [TunnelConfig], _ reader: inout ConfigurationReader, _ setting: Setting, domain: String, agent: SocketEndpoint,
-        gatewayIP: IPAddress?, isEnabled: Bool, interface: InterfaceSettings?
-    ) {
-        if routes.contains(where: { $0.domain == domain }) {
-            return reader.fault(setting.fault("\(domain) is given twice", fix: "remove one of the two"))
-        }
-        guard let interface else { return }
-        if interface.localAddresses.contains(agent.address) {
-            return reader.fault(setting.fault("\(agent.address) is this gateway's own address", fix: "write the agent's address"))
-        }
-        guard let source = gatewayIP ?? interface.sourceAddress(for: agent.address), source.family == agent.address.family else {
-            let example = agent.address.family == .v4 ? "10.1.0.254/24" : "fd00::fe/64"
-            return reader.fault(
-                setting.fault(
-                    "the interface has no address to reach \(agent.address) from",
-                    fix: "add Address = \(example) (an address beside the agent's) to the WireGuard file"))
-        }
-        if !interface.peers.contains(where: { peer in peer.allowedIPs.contains { $0.contains(agent.address) } }) {
-            reader.report.warnings.append(
-                setting.fault(
-                    "no peer's AllowedIPs holds \(agent.address): requests will be answered with 503", fix: "add it to the agent's [Peer]"))
-        }
-        routes.append(
-            TunnelConfig(
-                id: domain, domain: domain, agentVirtualIP: agent.address, port: agent.port, gatewayIP: source, target: "\(agent)",
-                enabled: isEnabled))
-    }
-
-    /// `DOMAIN=IP[:PORT]`.
-    private static func parseRoute(_ setting: Setting) throws(ConfigurationFault) -> (String, SocketEndpoint) {
-        let text = try setting.string("DOMAIN=IP[:PORT]")
-        guard let equals = text.firstIndex(of: "=") else {
-            throw setting.fault("\(Setting.quoted(text)) is not a route", fix: "write DOMAIN=IP[:PORT], such as app.example.com=10.1.0.2")
-        }
-        let domain = try DomainName.parse(String(text[..<equals]), setting)
-        return (domain, try parseAgent(String(text[text.index(after: equals)...]), setting))
-    }
-
-    /// `10.1.0.2`, `10.1.0.2:8080`, `[fd00::2]`, `[fd00::2]:80`.
-    private static func parseAgent(_ text: String, _ setting: Setting) throws(ConfigurationFault) -> SocketEndpoint {
-        var endpoint = SocketEndpoint(text)
-        if endpoint == nil, text.hasPrefix("["), text.hasSuffix("]") { endpoint = SocketEndpoint("\(text):80") }
-        if endpoint == nil, let address = IPAddress(text) {
-            guard address.family == .v4 else {
-                throw setting.fault("\(Setting.quoted(text)) lacks brackets", fix: "write [\(address)]:80")
-            }
-            endpoint = SocketEndpoint(address, port: 80)
-        }
-        guard let endpoint, endpoint.port > 0, endpoint.address.isUnicastInsideTunnel else {
-            throw setting.fault(
-                "\(Setting.quoted(text)) is not an address in the tunnel", fix: "write IP or IP:PORT, such as 10.1.0.2 or [fd00::2]:80")
-        }
-        return endpoint
+        return result
     }
 
     // MARK: Certificates

@@ -82,18 +82,27 @@ package enum GatewayNode {
         _ configuration: GatewayConfiguration, _ running: RunningInterface, _ router: Router, _ selector: CertificateSelector
     ) async throws -> [PublicListener] {
         let connector = TunnelConnector(interface: running.interface).connector
-        let limiter = ConnectionLimiter(descriptors: DescriptorLimit.raise())
+        let limits = configuration.limits
+        let limiter = ConnectionLimiter(
+            descriptors: DescriptorLimit.raise(), connections: limits.connections, perClient: limits.connectionsPerClient)
+        if let wanted = limits.connections, wanted > limiter.maximum {
+            running.logger.warning(
+                "The open-file limit leaves room for fewer connections than configured; raise it (ulimit -Hn, LimitNOFILE=)",
+                metadata: ["connections": .stringConvertible(limiter.maximum), "configured": .stringConvertible(wanted)])
+        }
+        let trusted = TrustedProxies(configuration.trustedProxies)
         let firstRequestID = SystemEdges.random.nextUInt64()
         let service = ProxyService(
-            mode: .gateway, router: router, connector: connector, firstRequestID: firstRequestID, logger: running.logger)
+            mode: .gateway, router: router, connector: connector, limits: limits.proxy, trustedProxies: trusted,
+            firstRequestID: firstRequestID, logger: running.logger)
         // Without HTTPS there is nothing to redirect to: then plain HTTP serves, as the original does without certificates.
         let plain =
             configuration.https.isEmpty
             ? service
             : ProxyService(
                 mode: .gateway, router: RedirectRouter(router: router, publicHTTPSPort: configuration.publicHTTPSPort),
-                connector: connector,
-                firstRequestID: firstRequestID ^ 1 << 63, logger: running.logger)
+                connector: connector, limits: limits.proxy, trustedProxies: trusted, firstRequestID: firstRequestID ^ 1 << 63,
+                logger: running.logger)
         var listeners: [PublicListener] = []
         do {
             for endpoint in configuration.https {
