@@ -5,7 +5,7 @@
 
 Paths: / (an HTML page), /bytes/N, /chunked/N, /upload (SHA-256 of the body), /echo (chunks come back as they came),
 /headers, /together/N (answers when N requests are there), /drip/NAME (half now, half after /release/NAME), /endless/NAME,
-/break (ends in the middle), /status/N, /seen (what was recorded, for the test itself), and a WebSocket echo for every upgrade request.
+/stall/NAME (takes nothing of a body until /release/NAME), /break (ends in the middle), /status/N, /seen (what was recorded, for the test itself), and a WebSocket echo for every upgrade request.
 """
 
 import asyncio
@@ -127,6 +127,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         verb, _, argument = self.path.lstrip("/").partition("/")
         if verb == "echo":
             self.echo_chunks()
+            return
+        if verb == "stall":
+            RECORD.gate(argument).wait(30)
+            self.close_connection = True
             return
         name = argument or "upload"
         digest, length = hashlib.sha256(), 0
