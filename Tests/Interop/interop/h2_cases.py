@@ -2,7 +2,8 @@
 
 A case sends something on a connection whose SETTINGS are settled (unless `begin` is false) and says which reactions are right:
 `connection(CODE...)` is GOAWAY with one of these codes, or the end of the connection without one; `stream(CODE...)` is RST_STREAM with
-one of these codes, or the same as a connection error; `refused(CODE...)` is either, or a 4xx; `served` is an answer as if nothing were wrong.
+one of these codes, or the same as a connection error; `refused(CODE...)` is either, or a 4xx;
+`forgotten(CODE...)` is either, or that the frame is ignored and the next request is answered, as for a stream that a server has forgotten; `served` is an answer as if nothing were wrong.
 """
 
 import struct
@@ -30,6 +31,10 @@ class Refused(Stream):
     pass
 
 
+class Forgotten(Stream):
+    pass
+
+
 def connection(*codes):
     return Connection(*codes)
 
@@ -40,6 +45,10 @@ def stream(*codes):
 
 def refused(*codes):
     return Refused(*codes)
+
+
+def forgotten(*codes):
+    return Forgotten(*codes)
 
 
 served = "served"
@@ -146,14 +155,14 @@ def answered(h2):
     return number
 
 
-@case("5.1", "DATA on a closed stream", stream(STREAM_CLOSED))
+@case("5.1", "DATA on a closed stream", forgotten(STREAM_CLOSED))
 def _(h2):
     number = answered(h2)
     h2.frame(DATA, END_STREAM, number, b"x")
     return number
 
 
-@case("5.1", "HEADERS on a closed stream", stream(STREAM_CLOSED))
+@case("5.1", "HEADERS on a closed stream", stream(STREAM_CLOSED, PROTOCOL_ERROR))
 def _(h2):
     number = answered(h2)
     h2.send(right(number=number)(h2))
@@ -167,7 +176,7 @@ def _(h2):
     return number
 
 
-@case("5.1", "HEADERS on a stream that we have reset", stream(STREAM_CLOSED))
+@case("5.1", "HEADERS on a stream that we have reset", forgotten(STREAM_CLOSED, PROTOCOL_ERROR))
 def _(h2):
     h2.send(OPEN(h2) + frame(RST_STREAM, 0, 1, u32(CANCEL)))
     h2.ping()
@@ -215,7 +224,7 @@ def _(h2):
 
 # 5.3 Priority: deprecated, and to be tolerated
 
-send("5.3", "a stream that depends on itself", served + " or stream(PROTOCOL_ERROR)", lambda h2: frame(
+send("5.3", "a stream that depends on itself", served + " or stream(PROTOCOL_ERROR) or connection(PROTOCOL_ERROR)", lambda h2: frame(
     HEADERS, END_HEADERS | END_STREAM | PRIORITISED, 1, u32(1) + b"\x10" + block(request(h2.domain))))
 send("5.3", "HEADERS with a priority", served, lambda h2: frame(
     HEADERS, END_HEADERS | END_STREAM | PRIORITISED, 1, u32(0x80000000) + b"\xff" + block(request(h2.domain))))
@@ -340,6 +349,7 @@ send("6.9.2", "an initial window that moves a stream's beyond 2^31-1", connectio
 
 @case("6.9.1", "no byte goes into a window of zero", served, settings=setting(INITIAL_WINDOW_SIZE, 0))
 def _(h2):
+    h2.refill = False
     h2.send(right("/bytes/1000")(h2))
     h2.head(1)
     h2.ping()

@@ -1,7 +1,7 @@
 """Runs a case of `h2_cases` on a connection of its own and says what is wrong with the reaction."""
 
-from .h2_cases import Connection, Refused, Stream
-from .h2raw import GOAWAY, H2, RST_STREAM, Closed, code_name
+from .h2_cases import Connection, Forgotten, Refused, Stream
+from .h2raw import GOAWAY, H2, RST_STREAM, Closed, Response, code_name
 
 # Seconds for a reaction that has to come.
 PATIENCE = 4
@@ -44,10 +44,12 @@ def judge_served(h2, number, expected):
 
 def judge_refused(h2, number, expected):
     """The reaction, and after a connection error that the connection does end."""
-    allowed = {code for code in expected.codes}
+    allowed = set(expected.codes)
     names = "/".join(code_name(code) for code in expected.codes)
 
     def reaction():
+        if isinstance(expected, Forgotten) and later and h2.responses.get(later) and h2.responses[later].ended:
+            return h2.responses[later]
         for one in h2.frames:
             if one.kind == GOAWAY and one.code != 0:
                 return one
@@ -57,6 +59,10 @@ def judge_refused(h2, number, expected):
                 return one
         return None
 
+    later = None
+    if isinstance(expected, Forgotten):
+        h2.next_stream = later = number + 2
+        h2.request()
     try:
         h2.until(lambda: reaction() is not None, f"{type(expected).__name__}({names})")
     except Closed:
@@ -64,6 +70,8 @@ def judge_refused(h2, number, expected):
     except TimeoutError as problem:
         return f"no reaction: {problem}"
     one = reaction()
+    if isinstance(one, Response):
+        return None if one.status == 200 else f"the next request: {one}"
     if one.fields is not None:
         status = dict(one.fields).get(":status", "")
         return None if status.startswith("4") else f"status {status}, not {names} or a 4xx"

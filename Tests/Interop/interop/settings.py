@@ -2,26 +2,25 @@
 
 # The words of the tests and the keys of `[limits]`. Times are seconds, sizes bytes, rates bytes a second.
 LIMITS = {
-    "header": "header",
-    "body_idle": "body-idle",
-    "connect": "connect",
-    "response_head": "response-head",
-    "keep_alive_idle": "keep-alive-idle",
-    "linger": "linger",
+    "header": "header-timeout",
+    "body_idle": "body-idle-timeout",
+    "connect": "connect-timeout",
+    "response_head": "response-timeout",
+    "keep_alive_idle": "keep-alive-timeout",
+    "linger": "linger-timeout",
+    "body_rate_grace": "body-rate-grace",
+    "minimum_body_rate": "minimum-body-rate",
     "header_field_size": "header-field-size",
     "header_list_size": "header-list-size",
     "header_field_count": "header-field-count",
     "request_line_size": "request-line-size",
-    "minimum_body_rate": "minimum-body-rate",
-    "body_rate_grace": "body-rate-grace",
     "requests_per_connection": "requests-per-connection",
     "streams_per_connection": "streams-per-connection",
     "requests_in_flight_per_client": "requests-in-flight-per-client",
-    "max_connections": "max-connections",
-    "max_connections_per_client": "max-connections-per-client",
-    "drain": "drain",
+    "connections": "connections",
+    "connections_per_client": "connections-per-client",
 }
-TIMES = {"header", "body_idle", "connect", "response_head", "keep_alive_idle", "linger", "body_rate_grace", "drain"}
+TIMES = {"header", "body_idle", "connect", "response_head", "keep_alive_idle", "linger", "body_rate_grace"}
 TRUSTED_PROXIES = "trusted-proxies"
 PROTOCOL = "protocol"
 ACCESS_LOG = "--access-log"
@@ -29,7 +28,7 @@ ACCESS_LOG = "--access-log"
 
 def seconds(value):
     """A time as the file writes it."""
-    return str(value)
+    return f'"{value}s"'
 
 
 def limits_table(limits):
