@@ -27,12 +27,17 @@ class Request:
 
 
 class RecordingOrigin:
-    """Runs in threads of the test's own process. `answers` are by path without query: bytes, or (bytes, whether the connection ends)."""
+    """Runs in threads of the test's own process. `answers` are by path without query: bytes, or (bytes, whether the connection ends).
+
+    A path that begins with `/hold` is not answered: the request is held until its connection ends.
+    """
 
     def __init__(self):
         self.answers = {}
         self.requests = []
         self.opened = 0
+        self.lock = threading.Lock()
+        self.holding = self.most_holding = 0
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.target = f"127.0.0.1:{self.listener.getsockname()[1]}"
         threading.Thread(target=self.accept, daemon=True).start()
@@ -76,6 +81,9 @@ class RecordingOrigin:
             connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.read_body(request, reader)
         request.complete = True
+        if path.startswith("/hold"):
+            self.hold(connection)
+            return False
         if path.startswith("/websocket") and (request.get("upgrade") or "").lower() == "websocket":
             self.upgrade(connection, reader, request)
             return False
@@ -83,6 +91,17 @@ class RecordingOrigin:
         answer, ends = answer if isinstance(answer, tuple) else (answer, False)
         connection.sendall(answer)
         return not ends
+
+    def hold(self, connection):
+        with self.lock:
+            self.holding += 1
+            self.most_holding = max(self.most_holding, self.holding)
+        try:
+            while connection.recv(65536):
+                pass
+        finally:
+            with self.lock:
+                self.holding -= 1
 
     @staticmethod
     def read_body(request, reader):
