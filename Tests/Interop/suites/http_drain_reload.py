@@ -9,7 +9,7 @@ import time
 
 from interop.bystander import Bystander
 from interop.chain import APP, Chain
-from interop.client import Edge
+from interop.client import Edge, first_status
 from interop.h2_websocket import CLOSE, TEXT, H2WebSocket, WireWebSocket
 from interop.h2raw import H2, NO_ERROR, Closed
 from interop.http1_cases import get
@@ -47,7 +47,7 @@ class SUITE(Suite):
     def status_of(self, domain):
         """By the plain port's redirect, which needs no certificate: 301 for a known domain, 404 for another."""
         answer = self.edge.raw(f"GET / HTTP/1.1\r\nHost: {domain}\r\nConnection: close\r\n\r\n".encode())
-        return int(answer[9:12])
+        return first_status(answer)
 
     @test
     def sighup_adds_and_removes_routes(self):
@@ -127,17 +127,19 @@ class SUITE(Suite):
             "a syntax error": good.replace("[wireguard]", "[wireguard"), "an unknown key": 'colour = "red"\n' + good,
             "a bad route": good.replace(f'"{SECOND}"', '"-a..b"'), "no WireGuard file": good.replace("gateway.conf", "missing.conf"), "an empty file": "",
         }
-        for what, text in faults.items():
-            before = len(self.gateway.process.output())
-            self.chain.write("gateway.toml", text)
-            self.reload()
-            said = wait_until(
-                lambda: [line for line in self.gateway.process.output()[before:].splitlines() if re.search(r'"level":"(ERROR|WARN)', line)], 10,
-                f"{what} is told")
-            check(any(".toml" in line or "missing.conf" in line for line in said), f"{what}: the file is not named: {said}")
-            for domain in (APP, SECOND):
-                check_equal(self.edge.status_of(domain), 200, f"status of {domain} after {what}")
-        self.chain.write("gateway.toml", good)
+        try:
+            for what, text in faults.items():
+                before = len(self.gateway.process.output())
+                self.chain.write("gateway.toml", text)
+                self.reload()
+                said = wait_until(
+                    lambda: [line for line in self.gateway.process.output()[before:].splitlines() if re.search(r'"level":"(ERROR|WARN)', line)], 10,
+                    f"{what} is told")
+                check(any(".toml" in line or "missing.conf" in line for line in said), f"{what}: the file is not named: {said}")
+                for domain in (APP, SECOND):
+                    check_equal(self.edge.status_of(domain), 200, f"status of {domain} after {what}")
+        finally:
+            self.chain.write("gateway.toml", good)
         self.set_routes({"domain": APP}, {"domain": SECOND}, {"domain": THIRD})
         wait_until(lambda: self.status_of(THIRD) == 301, 10, "a good file counts again")
 

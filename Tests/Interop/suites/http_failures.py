@@ -173,6 +173,22 @@ class SUITE(Suite):
         self.as_before()
 
     @test
+    def clients_that_leave_before_their_answer(self):
+        """By a reset, or by the end of HTTP/2: the request ends at the web service, long before its time is over."""
+        for number in range(20):
+            if number % 2:
+                with H2(self.edge, HELD) as h2:
+                    h2.request("/hold")
+                    wait_until(lambda: self.recorder.holding == 1, 2, "the request is at the web service")
+            else:
+                with Wire(self.edge, HELD) as wire:
+                    wire.send(get(target=b"/hold", host=HELD_HOST))
+                    wait_until(lambda: self.recorder.holding == 1, 2, "the request is at the web service")
+                    wire.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            wait_until(lambda: self.recorder.holding == 0, 1.5, "the request has ended at the web service")
+        self.as_before()
+
+    @test
     def half_closed_clients_get_their_answer(self):
         """TLS has an end for each direction: whoever has ended theirs may still read."""
         context = self.edge.tls_context()
