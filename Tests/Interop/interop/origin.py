@@ -72,6 +72,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     server_version = "origin"
     timeout = 120
     disable_nagle_algorithm = True
+    # Whether a chunked body has ended too early.
+    is_cut = False
 
     def log_message(self, *_):
         pass
@@ -140,7 +142,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             length += len(piece)
             RECORD.note(name, received=length)
         expected = self.headers.get("Content-Length")
-        complete = expected is None or int(expected) == length
+        complete = not self.is_cut and (expected is None or int(expected) == length)
         RECORD.note(name, ended="complete" if complete else "cut off")
         if complete:
             self.answer(json.dumps({"sha256": digest.hexdigest(), "length": length}).encode(), "application/json")
@@ -153,7 +155,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """The body's bytes as they come."""
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
             while True:
-                size = int(self.rfile.readline(64).split(b";")[0], 16)
+                line = self.rfile.readline(64)
+                if not line:
+                    self.is_cut = True
+                    return
+                size = int(line.split(b";")[0], 16)
                 if size == 0:
                     while self.rfile.readline(8192).strip():
                         pass

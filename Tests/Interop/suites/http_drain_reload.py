@@ -215,6 +215,12 @@ class SUITE(Suite):
 
     # Drain
 
+    def start_again(self):
+        """The test before has stopped the gateway, unless it failed."""
+        self.gateway.process.stop()
+        self.gateway.start()
+        wait_until_served(self.edge, APP, 40)
+
     def refuses(self):
         try:
             socket.create_connection((self.edge.address, self.edge.https_port), timeout=2).close()
@@ -225,6 +231,7 @@ class SUITE(Suite):
     @test
     def sigterm_drains(self):
         """What is under way ends in order, each kind of connection is told, nothing new is let in, and then the process ends at once."""
+        self.start_again()
         process = self.gateway.process
         with Wire(self.edge, APP, timeout=20) as slow, Wire(self.edge, APP, timeout=20) as upload, H2(self.edge, APP, timeout=20) as h2, \
                 H2(self.edge, APP, timeout=20) as idle, Wire(self.edge, APP) as kept, H2(self.edge, APP, timeout=20) as sockets:
@@ -247,6 +254,7 @@ class SUITE(Suite):
             websocket.send(CLOSE, GOING_AWAY)
             check_equal(over_h2.receive(), (CLOSE, GOING_AWAY), "what the WebSocket over HTTP/2 says")
             over_h2.send(CLOSE, GOING_AWAY)
+            sockets.data(over_h2.stream, b"", end=True)
             check(idle.ends(5), "an idle connection of HTTP/2 stays open")
             check_equal(idle.goaway, NO_ERROR, "GOAWAY of an idle connection")
             check(kept.ends(5), "an idle connection stays open")
@@ -271,8 +279,7 @@ class SUITE(Suite):
     @test
     def new_streams_during_the_drain_are_not_half_served(self):
         """A stream behind GOAWAY's last one is refused or ignored, one before it is served."""
-        self.gateway.start()
-        wait_until_served(self.edge, APP, 40)
+        self.start_again()
         process = self.gateway.process
         with H2(self.edge, APP, timeout=20) as h2:
             h2.ready()
@@ -294,8 +301,7 @@ class SUITE(Suite):
     @test
     def the_drain_has_a_deadline(self):
         """A client that never ends does not keep the process."""
-        self.gateway.start()
-        wait_until_served(self.edge, APP, 40)
+        self.start_again()
         process = self.gateway.process
         with Wire(self.edge, APP) as wire, H2(self.edge, APP) as h2:
             h2.ready()
@@ -312,8 +318,7 @@ class SUITE(Suite):
 
     @test
     def a_second_signal_ends_at_once(self):
-        self.gateway.start()
-        wait_until_served(self.edge, APP, 40)
+        self.start_again()
         process = self.gateway.process
         with Wire(self.edge, APP) as wire:
             wire.send(get(target=b"/endless/twice"))

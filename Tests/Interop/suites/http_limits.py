@@ -90,14 +90,15 @@ class SUITE(Suite):
 
     @test
     def an_upload_that_stops_is_a_408(self):
-        for framing, body in ((b"Content-Length: 1000\r\n", b"x" * 10), (b"Transfer-Encoding: chunked\r\n", b"5\r\nhello\r\n")):
+        for name, framing, body in (
+                ("stopped", b"Content-Length: 1000\r\n", b"x" * 10), ("stopped-chunks", b"Transfer-Encoding: chunked\r\n", b"5\r\nhello\r\n")):
             with Wire(self.edge, APP) as wire:
                 start = time.monotonic()
-                wire.send(post(framing, body, b"/upload/stopped"))
+                wire.send(post(framing, body, f"/upload/{name}".encode()))
                 check_equal(wire.answer().status, 408, "status")
                 check(time.monotonic() - start < SMALL["body_idle"] + LATE, "it took too long")
                 check(wire.ends(), "the connection stays open")
-            self.origin.wait_for("stopped", lambda seen: seen["ended"], 5, "the web service sees the end")
+            self.origin.wait_for(name, lambda seen: seen["ended"], 5, "the web service sees the end")
 
     @test
     def an_upload_below_the_minimum_rate_is_a_408(self):
@@ -134,12 +135,12 @@ class SUITE(Suite):
 
     @test
     def a_target_that_does_not_answer_is_a_504(self):
-        start = time.monotonic()
+        start, before = time.monotonic(), self.recorder.holding
         with Wire(self.edge, HELD) as wire:
             wire.send(get(target=b"/hold", host=HELD_HOST))
             check_equal(wire.answer().status, 504, "status")
         self.within(SMALL["response_head"], start, "the answer")
-        wait_until(lambda: self.recorder.holding == 0, 5, "the web service's connection is closed")
+        wait_until(lambda: self.recorder.holding == before, 5, "the web service's connection is closed")
 
     @test
     def a_reader_that_stands_still_is_let_go(self):
@@ -246,11 +247,12 @@ class SUITE(Suite):
     @test
     def requests_in_flight_are_bounded_for_a_client_and_not_for_another(self):
         most = SMALL["requests_in_flight_per_client"]
+        before = self.recorder.holding
         held = [Wire(self.edge, HELD, source="127.0.0.50") for _ in range(most + 5)]
         try:
             for wire in held[:most]:
                 wire.send(get(target=b"/hold", host=HELD_HOST))
-            wait_until(lambda: self.recorder.holding == most, 2.5, f"{most} requests are under way")
+            wait_until(lambda: self.recorder.holding == before + most, 2.5, f"{most} requests are under way")
             for wire in held[most:]:
                 wire.send(get(host=HELD_HOST))
                 check(wire.answer().status in (429, 503), "status beyond the limit")
