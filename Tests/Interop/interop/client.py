@@ -22,18 +22,21 @@ class Edge:
         self.authority = authority
         self.address = address
 
-    def tls_context(self):
+    def tls_context(self, alpn=()):
         context = ssl.create_default_context(cafile=self.authority)
         # What newer Pythons check by default.
         context.verify_flags |= ssl.VERIFY_X509_STRICT
+        if alpn:
+            context.set_alpn_protocols(alpn)
         return context
 
-    def open_tls(self, domain, timeout=15):
-        raw = socket.create_connection((self.address, self.https_port), timeout=timeout)
+    def open_tls(self, domain, timeout=15, alpn=(), source=None):
+        """`source` is the client's own address, of the many that loopback has."""
+        raw = socket.create_connection((self.address, self.https_port), timeout=timeout, source_address=source and (source, 0))
         # As browsers and curl do.
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            return self.tls_context().wrap_socket(raw, server_hostname=domain)
+            return self.tls_context(alpn).wrap_socket(raw, server_hostname=domain)
         except Exception:
             raw.close()
             raise

@@ -5,7 +5,7 @@
 
 Paths: / (an HTML page), /bytes/N, /chunked/N, /upload (SHA-256 of the body), /echo (chunks come back as they came),
 /headers, /together/N (answers when N requests are there), /drip/NAME (half now, half after /release/NAME), /endless/NAME,
-/break (ends in the middle), /status/N, /seen (what was recorded, for the test itself), and a WebSocket echo for every upgrade request.
+/stall/NAME (takes nothing of a body until /release/NAME), /break (ends in the middle), /status/N, /seen (what was recorded, for the test itself), and a WebSocket echo for every upgrade request.
 """
 
 import asyncio
@@ -72,6 +72,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     server_version = "origin"
     timeout = 120
     disable_nagle_algorithm = True
+    # Whether a chunked body has ended too early.
+    is_cut = False
 
     def log_message(self, *_):
         pass
@@ -128,6 +130,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if verb == "echo":
             self.echo_chunks()
             return
+        if verb == "stall":
+            RECORD.gate(argument).wait(30)
+            self.close_connection = True
+            return
         name = argument or "upload"
         digest, length = hashlib.sha256(), 0
         RECORD.note(name, expect=self.headers.get("Expect"), received=0, ended=None)
@@ -136,7 +142,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             length += len(piece)
             RECORD.note(name, received=length)
         expected = self.headers.get("Content-Length")
-        complete = expected is None or int(expected) == length
+        complete = not self.is_cut and (expected is None or int(expected) == length)
         RECORD.note(name, ended="complete" if complete else "cut off")
         if complete:
             self.answer(json.dumps({"sha256": digest.hexdigest(), "length": length}).encode(), "application/json")
@@ -149,7 +155,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """The body's bytes as they come."""
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
             while True:
-                size = int(self.rfile.readline(64).split(b";")[0], 16)
+                line = self.rfile.readline(64)
+                if not line:
+                    self.is_cut = True
+                    return
+                size = int(line.split(b";")[0], 16)
                 if size == 0:
                     while self.rfile.readline(8192).strip():
                         pass

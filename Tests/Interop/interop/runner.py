@@ -1,6 +1,7 @@
 """Runs suites and prints one line a test."""
 
 import importlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -12,11 +13,12 @@ from .product import Program
 from .system import Failure, Lab, is_root
 
 SUITES = [
+    "http1_table", "http2_conformance", "http2_floods", "http_clients", "http_limits", "http_failures", "http_drain_reload",
     "gateway_to_stock_peer", "stock_peer_to_agent", "end_to_end", "full_form", "odd_origins", "recovery", "rough_link", "bad_input",
     "observability", "capture", "wg_tools", "cookies", "names", "several_loops", "udp", "kernel_tcp", "kernel_flow", "kernel_load",
     "kernel_faults",
 ]
-SLOW_SUITES = ["rekey", "kernel_minute", "kernel_outages"]
+SLOW_SUITES = ["http_clients_slow", "rekey", "kernel_minute", "kernel_outages"]
 TEST_TIMEOUT = 90
 
 
@@ -33,6 +35,8 @@ class Suite:
     # Seconds that one test may take.
     timeout = TEST_TIMEOUT
     tools = []
+    # Python packages beyond the standard library.
+    modules = []
 
     def __init__(self, program, lab):
         self.program = program
@@ -104,6 +108,7 @@ def run_suite(name, wanted, program, report):
     if not tests:
         return
     missing = [tool for tool in cls.tools if shutil.which(tool, path=os.environ["PATH"]) is None]
+    missing += [f"{module} of Python" for module in cls.modules if importlib.util.find_spec(module) is None]
     if cls.needs_root and not is_root():
         reason = "needs root: network namespaces and a TUN device"
     elif missing:

@@ -133,11 +133,21 @@ class Process:
 
     def peak_memory(self):
         """VmHWM in MB."""
+        return self.status_line("VmHWM")
+
+    def memory(self):
+        """VmRSS in MB."""
+        return self.status_line("VmRSS")
+
+    def status_line(self, name):
         with open(f"/proc/{self.pid}/status") as file:
             for line in file:
-                if line.startswith("VmHWM:"):
+                if line.startswith(f"{name}:"):
                     return int(line.split()[1]) / 1024
         return 0.0
+
+    def descriptors(self):
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def processor_time(self):
         """User and system seconds so far."""
