@@ -4,11 +4,18 @@ import NIOPosix
 
 /// Connections to targets over the system's own TCP. Names are resolved each time; IPv6 and IPv4 are tried as RFC 8305 says.
 package enum OriginDialer {
-    package static func connector(timeout: TimeAmount = .seconds(3)) -> UpstreamConnector {
+    /// - Parameter halfClosure: a target that has said all may still be written to.
+    package static func connector(timeout: TimeAmount = .seconds(3), halfClosure: Bool = false) -> UpstreamConnector {
         { target, eventLoop in
             var bootstrap = ClientBootstrap(group: eventLoop)
                 .connectTimeout(timeout)
                 .channelOption(.tcpOption(.tcp_nodelay), value: 1)
+                // A target that vanished is found out by the system, within 2 min.
+                .channelOption(.socketOption(.so_keepalive), value: 1)
+                .channelOption(.tcpOption(keepaliveIdle), value: 60)
+                .channelOption(.tcpOption(keepaliveInterval), value: 15)
+                .channelOption(.tcpOption(keepaliveCount), value: 4)
+                .channelOption(.allowRemoteHalfClosure, value: halfClosure)
                 .channelOption(.writeBufferWaterMark, value: .init(low: 64 * 1024, high: 128 * 1024))
             do {
                 if let source = target.source {
@@ -24,4 +31,9 @@ package enum OriginDialer {
             }
         }
     }
+
+    // Linux numbers, linux/tcp.h; NIO has no names for them.
+    private static let keepaliveIdle = NIOBSDSocket.Option(rawValue: 4)
+    private static let keepaliveInterval = NIOBSDSocket.Option(rawValue: 5)
+    private static let keepaliveCount = NIOBSDSocket.Option(rawValue: 6)
 }

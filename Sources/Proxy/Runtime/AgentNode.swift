@@ -28,14 +28,8 @@ package enum AgentNode {
             role: .agent, common: configuration.common, settings: settings, warnings: warnings, logger: logger, state: state)
         let probe = GatewayProbe(interface: running.interface, logger: logger)
         do {
-            let proxy = LocalProxy(
-                targets: configuration.targets, connector: OriginDialer.connector(timeout: configuration.limits.connect),
-                limits: configuration.limits, firstRequestID: SystemEdges.random.nextUInt64(), logger: logger)
             let open = OpenChannels()
-            let listener = try await running.interface.listen(port: configuration.listenPort, group: running.group) { channel in
-                open.add(channel)
-                return channel.setOption(.allowRemoteHalfClosure, value: true).flatMap { proxy.initialize(channel) }
-            }.get()
+            let listener = try await listen(configuration, running, open, logger)
             let targets = configuration.targets
             let addresses = configuration.interface.addresses.map { "\(SocketEndpoint($0.address, port: configuration.listenPort))" }
             running.answerStatus(
@@ -58,6 +52,28 @@ package enum AgentNode {
         }
         await running.stop()
         withExtendedLifetime(state) {}
+    }
+
+    /// One target for all needs no look at the requests: a relay on the tunnel's own loops.
+    private static func listen(
+        _ configuration: AgentConfiguration, _ running: RunningInterface, _ open: OpenChannels, _ logger: Logger
+    ) async throws -> WireGuardListener {
+        DescriptorLimit.raise()
+        if let target = configuration.targets.relayTarget {
+            let relay = TunnelRelay(
+                to: target, connector: OriginDialer.connector(timeout: configuration.limits.connect, halfClosure: true), logger: logger)
+            return try await running.interface.listen(port: configuration.listenPort) { channel in
+                open.add(channel)
+                return relay.initialize(channel)
+            }.get()
+        }
+        let proxy = LocalProxy(
+            targets: configuration.targets, connector: OriginDialer.connector(timeout: configuration.limits.connect),
+            limits: configuration.limits, firstRequestID: SystemEdges.random.nextUInt64(), logger: logger)
+        return try await running.interface.listen(port: configuration.listenPort, group: running.group) { channel in
+            open.add(channel)
+            return channel.setOption(.allowRemoteHalfClosure, value: true).flatMap { proxy.initialize(channel) }
+        }.get()
     }
 
     /// Named endpoints are contacted as soon as they are resolved.

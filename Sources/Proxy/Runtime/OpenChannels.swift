@@ -1,9 +1,10 @@
 import NIOCore
 import NIOExtras
+import NIOWireGuard
 import Synchronization
 
 /// The accepted connections of a listener, for the orderly way down: each is told to end after the request in hand, and what is left
-/// at the deadline is closed.
+/// at the deadline is reset, so that a torn answer does not look complete.
 final class OpenChannels: Sendable {
     private struct State {
         var channels: [ObjectIdentifier: any Channel] = [:]
@@ -33,10 +34,14 @@ final class OpenChannels: Sendable {
         if open.isEmpty { finish() }
         for channel in open { channel.pipeline.fireUserInboundEventTriggered(ChannelShouldQuiesceEvent()) }
         let deadline = eventLoop.scheduleTask(in: limit) { [self] in
-            for channel in state.withLock({ Array($0.channels.values) }) { channel.close(promise: nil) }
+            for channel in state.withLock({ Array($0.channels.values) }) { Self.reset(channel) }
         }
         try? await promise.futureResult.get()
         deadline.cancel()
+    }
+
+    private static func reset(_ channel: any Channel) {
+        channel.triggerUserOutboundEvent(WireGuardChannel.AbortEvent()).whenFailure { _ in channel.close(promise: nil) }
     }
 
     private func remove(_ key: ObjectIdentifier) {
