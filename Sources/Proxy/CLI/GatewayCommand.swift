@@ -83,10 +83,11 @@ struct GatewayCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        var (loaded, report) = GatewayConfiguration.load(.process(flags: flags))
+        let input = ConfigurationInput.process(flags: flags)
+        var (loaded, report) = GatewayConfiguration.load(input)
         if check, let certificates = loaded?.certificates { report.checkCertificates(certificates) }
         let configuration = try Startup.accept(loaded, report, isCheck: check) { $0.summary }
         guard !check else { return }
-        try await Startup.run(configuration.common) { try await GatewayNode.run(configuration, warnings: report.warnings) }
+        try await Startup.run(configuration.common) { try await GatewayNode.run(configuration, input: input, warnings: report.warnings) }
     }
 }

@@ -162,8 +162,13 @@ final class HTTP1Connection: ChannelDuplexHandler, RemovableChannelHandler, Cloc
     private func start(_ request: CheckedRequest) {
         version = request.version
         keepsAlive = request.keepAlive && !isQuiescing && requests < service.limits.requestsPerConnection
-        let host = hosts.resolve(request)
-        exchange.start(request, from: self, identity: &identity, host: host, work: nil)
+        guard let work = service.beginWork(for: identity) else {
+            loop.counters.refused(.clientRequests)
+            keepsAlive = false
+            return exchange.refuse(
+                .tooManyRequests(retryAfter: service.limits.retryAfter), request: request, from: self, hasBody: true, identity: identity)
+        }
+        exchange.start(request, from: self, identity: &identity, host: hosts.resolve(request), work: work.token)
         // An answer of ours may have ended all.
         guard phase == .exchanging else { return }
         let framing: BodyDecoder.Framing =

@@ -1,4 +1,5 @@
 import NIOCore
+import NIOWireGuard
 
 /// The end of the pipeline of a connection to an upstream that speaks HTTP/1.1. Serves one request at a time, then waits in the pool.
 ///
@@ -132,6 +133,8 @@ final class HTTP1Upstream: ChannelDuplexHandler, RemovableChannelHandler, Upstre
         phase = .closed
         guard let context else { return }
         if let work { context.channel.closeFuture.whenComplete { _ in withExtendedLifetime(work) {} } }
+        // A mere end of our bytes would leave the service at work: it could still answer.
+        context.triggerUserOutboundEvent(WireGuardChannel.AbortEvent(), promise: nil)
         context.close(promise: nil)
     }
 

@@ -30,6 +30,7 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
     private var lastStream = HTTP2StreamID.rootStream
     private var requests = 0
     private var hasBegun = false
+    private var isDeaf = false
     private var ownDeadline = NIODeadline.distantFuture
     private var isFlushDue = false
     /// Received and held back, of all streams; and what the connection's window lacks.
@@ -53,9 +54,11 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
             HTTP2Setting(parameter: .maxConcurrentStreams, value: limits.streamsPerConnection),
             HTTP2Setting(parameter: .initialWindowSize, value: HTTP2Window.initial),
             // Beyond it the connection ends; up to it, what is beyond the limit is answered.
-            HTTP2Setting(parameter: .maxHeaderListSize, value: limits.headerListSize * 2),
+            HTTP2Setting(parameter: .maxHeaderListSize, value: limits.headerListSize * 4),
             HTTP2Setting(parameter: .enableConnectProtocol, value: 1),
         ]
+        connection.maximumSequentialContinuationFrames = HTTP2Window.continuationFrames
+        connection.maximumBufferedControlFrames = HTTP2Window.controlFrames
         connection.maximumSequentialEmptyDataFrames = HTTP2Window.emptyFrames
         let operations = channel.pipeline.syncOperations
         try operations.addHandler(FrameCoalescer())
@@ -110,6 +113,10 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
         let growth = service.limits.connectionWindow - HTTP2Window.standard
         if growth > 0 { write(.rootStream, .windowUpdate(windowSizeIncrement: growth)) }
         flushSoon()
+    }
+
+    func read(context: ChannelHandlerContext) {
+        if !isDeaf { context.read() }
     }
 
     func channelReadComplete(context: ChannelHandlerContext) {
@@ -211,7 +218,7 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
         // The stream was reset, and the connection goes on.
         if error is NIOHTTP2Errors.StreamError { return flushSoon() }
         loop.counters.refused(.malformed)
-        linger()
+        linger(reads: false)
     }
 
     func channelInactive(context: ChannelHandlerContext) {
@@ -240,6 +247,12 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
     /// RFC 9113 §6.8: first without a last stream, so that requests on their way are still served.
     private func leave() {
         guard phase == .open else { return }
+        // No request in hand: nothing that a reset could overtake.
+        if streams.isEmpty {
+            write(.rootStream, .goAway(lastStreamID: lastStream, errorCode: .noError, opaqueData: nil))
+            context?.flush()
+            return close()
+        }
         phase = .leaving(isFinal: false)
         ownDeadline = loop.clock.deadline(after: .zero)
         write(.rootStream, .goAway(lastStreamID: .maxID, errorCode: .noError, opaqueData: nil))
@@ -256,10 +269,14 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
     }
 
     /// The last frames must not be overtaken by a reset.
-    private func linger() {
+    /// - Parameter reads: whether to wait for the client's end; after an error nobody knows what comes, and it is not even read.
+    private func linger(reads: Bool = true) {
         guard phase != .lingering, phase != .closed, let context else { return }
+        let isLeaving = phase == .leaving(isFinal: true)
         phase = .lingering
-        ownDeadline = loop.clock.deadline(after: service.limits.linger)
+        isDeaf = !reads
+        // Who leaves has said so long before.
+        ownDeadline = loop.clock.deadline(after: isLeaving ? .zero : service.limits.linger)
         let all = streams
         streams = [:]
         for stream in all.values {
@@ -280,8 +297,12 @@ enum HTTP2Window {
     /// Of each stream; it grows while its bytes are taken at once.
     static let initial = 256 * 1024
     /// Bytes of one stream that may wait for the other side's window.
-    static let sendBufferHigh = 256 * 1024
-    static let sendBufferLow = 64 * 1024
+    static let sendBufferHigh = 64 * 1024
+    static let sendBufferLow = 32 * 1024
+    /// Answers to a client's PINGs and SETTINGS that may wait for it to read.
+    static let controlFrames = 500
+    /// As many as make up the longest header section that is answered.
+    static let continuationFrames = 12
     /// DATA frames without data, one after the other, that are no flood yet.
     static let emptyFrames = 16
     /// Bytes of a stream that nobody counts: a small answer.

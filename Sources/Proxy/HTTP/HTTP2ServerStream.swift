@@ -119,6 +119,11 @@ final class HTTP2ServerStream: ClientStream {
     }
 
     func send(_ page: ErrorPage, accept: String?, requestID: RequestID, isHEAD: Bool) {
+        if exchange.request?.section.value(of: "content-type").map({ isGRPC($0) }) ?? false {
+            heldHead = Self.grpcHead(page)
+            sendEnd(nil)
+            return flush()
+        }
         let (fields, text) = page.render(accept: accept, requestID: requestID.text)
         var headers = HPACKHeaders([(":status", String(page.status))])
         for (name, value) in fields { headers.add(name: name.lowercased(), value: value) }
@@ -127,6 +132,22 @@ final class HTTP2ServerStream: ClientStream {
         if !isHEAD { heldData = ByteBuffer(string: text) }
         sendEnd(nil)
         flush()
+    }
+
+    private func isGRPC(_ type: FieldSection.Span) -> Bool {
+        exchange.request?.section.text(type).lowercased().hasPrefix("application/grpc") ?? false
+    }
+
+    /// An answer without a body, as clients of gRPC understand it: "Trailers-Only" of the gRPC protocol.
+    private static func grpcHead(_ page: ErrorPage) -> HPACKHeaders {
+        let code =
+            switch page.status {
+            case 404: 12  // UNIMPLEMENTED
+            case 429: 8  // RESOURCE_EXHAUSTED
+            case 408, 502, 503, 504: 14  // UNAVAILABLE
+            default: 13  // INTERNAL
+            }
+        return [":status": "200", "content-type": "application/grpc", "grpc-status": String(code), "grpc-message": page.text]
     }
 
     func sendBody(_ bytes: ByteBuffer) {
@@ -140,14 +161,23 @@ final class HTTP2ServerStream: ClientStream {
         isEnded = true
         if let trailers {
             writeHeld()
-            connection.write(id, .headers(.init(headers: HTTP2Fields.trailers(trailers), endStream: true)))
+            connection.write(id, .headers(.init(headers: HTTP2Fields.trailers(trailers), endStream: true)), promise: endPromise())
         } else if let head = heldHead, heldData == nil {
             heldHead = nil
-            connection.write(id, .headers(.init(headers: head, endStream: true)))
+            connection.write(id, .headers(.init(headers: head, endStream: true)), promise: endPromise())
         } else {
             if heldData == nil { heldData = ByteBuffer() }
             writeHeld(endStream: true)
         }
+    }
+
+    /// RFC 9113 §8.1: when a whole answer has left before the request ended, the rest of the request is not wanted. A reset that overtook
+    /// the answer would take it away.
+    private func endPromise() -> EventLoopPromise<Void>? {
+        guard !isRelay, !exchange.exchange.isRequestComplete else { return nil }
+        let promise = connection.eventLoop.makePromise(of: Void.self)
+        promise.futureResult.assumeIsolated().whenSuccess { [self] in reset(.noError) }
+        return promise
     }
 
     func flush() {
@@ -167,13 +197,14 @@ final class HTTP2ServerStream: ClientStream {
         let count = data.readableBytes
         sent += count
         let payload = HTTP2Frame.FramePayload.data(.init(data: .byteBuffer(data), endStream: endStream))
-        guard sent > HTTP2Window.uncounted else { return connection.write(id, payload) }
+        guard sent > HTTP2Window.uncounted else { return connection.write(id, payload, promise: endStream ? endPromise() : nil) }
         buffered += count
         let promise = connection.eventLoop.makePromise(of: Void.self)
         promise.futureResult.assumeIsolated().whenComplete { [self] _ in
             buffered -= count
             noteWritability()
         }
+        if endStream, let end = endPromise() { promise.futureResult.cascade(to: end) }
         connection.write(id, payload, promise: promise)
         noteWritability()
     }
@@ -204,9 +235,8 @@ final class HTTP2ServerStream: ClientStream {
 
     func exchangeEnded(_ end: ExchangeEnd) {
         switch end {
-        case .complete: break
-        // RFC 9113 §8.1: the answer is whole, the rest of the request is not wanted.
-        case .early, .awaitsRequestEnd: reset(.noError)
+        // A stream whose request goes on is reset behind the answer's last frame.
+        case .complete, .early, .awaitsRequestEnd: break
         case .cutOff: reset(.internalError)
         case .relayLost: reset(.cancel)
         }

@@ -14,7 +14,8 @@ package enum GatewayNode {
     static let certificateCheck = Duration.seconds(3600)
 
     /// Runs until SIGTERM or SIGINT.
-    static func run(_ configuration: GatewayConfiguration, warnings: [ConfigurationFault]) async throws {
+    /// - Parameter input: where the configuration came from, to be read again at SIGHUP.
+    static func run(_ configuration: GatewayConfiguration, input: ConfigurationInput, warnings: [ConfigurationFault]) async throws {
         let signals = ShutdownSignals()
         let logger = Logger(label: "gateway")
         guard let directory = configuration.common.stateDirectory else { throw CommandFailure("give --state DIR") }
@@ -36,12 +37,16 @@ package enum GatewayNode {
         do {
             await contactPeers(running, endpoints)
             let router = Router(tunnels: configuration.routes, logger: logger)
-            listeners = try await open(configuration, running, router, selector)
+            let services = services(configuration, running, router)
+            listeners = try await open(configuration, running, services, selector)
             let bound = zip(listeners, kinds(configuration)).map { listener, kind in
                 Status.Listener(kind: kind, address: "\(SocketEndpoint(listener.endpoint.address, port: listener.port))")
             }
             running.answerStatus(routes: { router.snapshot.statusRoutes }, listeners: { bound })
-            await signals.wait(whileEvery: certificateCheck) {
+            let reload = GatewayReload(
+                input: input, current: configuration, router: router, selector: selector, services: [services.https, services.http],
+                logger: logger)
+            await signals.wait(whileEvery: certificateCheck, reload: reload.run) {
                 do {
                     try selector.refresh()
                 } catch {
@@ -78,10 +83,31 @@ package enum GatewayNode {
         configuration.https.map { _ in "https" } + configuration.http.map { _ in "http" }
     }
 
-    private static func open(
-        _ configuration: GatewayConfiguration, _ running: RunningInterface, _ router: Router, _ selector: CertificateSelector
-    ) async throws -> [PublicListener] {
+    /// What serves each kind of listener.
+    private static func services(
+        _ configuration: GatewayConfiguration, _ running: RunningInterface, _ router: Router
+    ) -> (https: ProxyService, http: ProxyService) {
+        let trusted = TrustedProxies(configuration.trustedProxies)
+        let firstRequestID = SystemEdges.random.nextUInt64()
         let connector = TunnelConnector(interface: running.interface).connector
+        let service = ProxyService(
+            mode: .gateway, router: router, connector: connector, limits: configuration.limits.proxy, trustedProxies: trusted,
+            firstRequestID: firstRequestID, logger: running.logger)
+        // Without HTTPS there is nothing to redirect to: then plain HTTP serves, as the original does without certificates.
+        let plain =
+            configuration.https.isEmpty
+            ? service
+            : ProxyService(
+                mode: .gateway, router: RedirectRouter(router: router, publicHTTPSPort: configuration.publicHTTPSPort),
+                connector: connector, limits: configuration.limits.proxy, trustedProxies: trusted, firstRequestID: firstRequestID ^ 1 << 63,
+                logger: running.logger)
+        return (service, plain)
+    }
+
+    private static func open(
+        _ configuration: GatewayConfiguration, _ running: RunningInterface, _ services: (https: ProxyService, http: ProxyService),
+        _ selector: CertificateSelector
+    ) async throws -> [PublicListener] {
         let limits = configuration.limits
         let limiter = ConnectionLimiter(
             descriptors: DescriptorLimit.raise(), connections: limits.connections, perClient: limits.connectionsPerClient)
@@ -90,19 +116,6 @@ package enum GatewayNode {
                 "The open-file limit leaves room for fewer connections than configured; raise it (ulimit -Hn, LimitNOFILE=)",
                 metadata: ["connections": .stringConvertible(limiter.maximum), "configured": .stringConvertible(wanted)])
         }
-        let trusted = TrustedProxies(configuration.trustedProxies)
-        let firstRequestID = SystemEdges.random.nextUInt64()
-        let service = ProxyService(
-            mode: .gateway, router: router, connector: connector, limits: limits.proxy, trustedProxies: trusted,
-            firstRequestID: firstRequestID, logger: running.logger)
-        // Without HTTPS there is nothing to redirect to: then plain HTTP serves, as the original does without certificates.
-        let plain =
-            configuration.https.isEmpty
-            ? service
-            : ProxyService(
-                mode: .gateway, router: RedirectRouter(router: router, publicHTTPSPort: configuration.publicHTTPSPort),
-                connector: connector, limits: limits.proxy, trustedProxies: trusted, firstRequestID: firstRequestID ^ 1 << 63,
-                logger: running.logger)
         var listeners: [PublicListener] = []
         do {
             for endpoint in configuration.https {
@@ -110,14 +123,15 @@ package enum GatewayNode {
                     "Starting HTTPS server", metadata: ["port": .stringConvertible(endpoint.port), "address": "\(endpoint)"])
                 listeners.append(
                     try await PublicListener.bind(
-                        endpoint, kind: .https(selector), service: service, limiter: limiter, group: running.group
+                        endpoint, kind: .https(selector), service: services.https, limiter: limiter, group: running.group
                     ).get())
             }
             for endpoint in configuration.http {
                 running.logger.info(
                     "Starting HTTP server", metadata: ["port": .stringConvertible(endpoint.port), "address": "\(endpoint)"])
                 listeners.append(
-                    try await PublicListener.bind(endpoint, kind: .http, service: plain, limiter: limiter, group: running.group).get())
+                    try await PublicListener.bind(endpoint, kind: .http, service: services.http, limiter: limiter, group: running.group)
+                        .get())
             }
         } catch {
             for listener in listeners { try? await listener.drain(within: .zero).get() }

@@ -17,7 +17,7 @@ from interop.system import check, wait_until
 HELD = "held.example.com"
 ATTACKER = "127.0.0.66"
 # MB that a flood may leave behind, and hold while it lasts.
-GROWTH, HELD_GROWTH = 8, 24
+GROWTH, HELD_GROWTH = 8, 40
 IN_FLIGHT = 150
 
 
@@ -239,7 +239,8 @@ class SUITE(Suite):
                 check(before.growth() < 40, f"{before.growth():.1f} MB more for 100 streams that nobody reads")
             bystander.check(3)
         before.wait_for_return(10)
-        before.check_memory(16, "afterwards")
+        # What the allocator keeps for the next time.
+        before.check_memory(32, "afterwards")
 
     # The other side of a stream
 

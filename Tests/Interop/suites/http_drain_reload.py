@@ -15,9 +15,8 @@ from interop.h2raw import H2, NO_ERROR, Closed
 from interop.http1_cases import get
 from interop.nodes import Origin, wait_until_served
 from interop.runner import Suite, test
-from interop.settings import route_add, route_list, route_remove
 from interop.system import check, check_equal, wait_until
-from interop.wire import Ended, Wire
+from interop.wire import Wire
 
 SECOND, THIRD = "second.example.com", "third.example.com"
 GOING_AWAY = b"\x03\xe9"
@@ -101,26 +100,6 @@ class SUITE(Suite):
             websocket.close()
 
     @test
-    def a_websocket_of_a_removed_route_ends(self):
-        """Its close frame says 1001, or the connection ends."""
-        websocket = WireWebSocket(self.edge, SECOND)
-        other = WireWebSocket(self.edge, APP)
-        try:
-            self.set_routes({"domain": APP})
-            wait_until(lambda: self.status_of(SECOND) == 404, 10, "the route is gone")
-            try:
-                check_equal(websocket.receive(), (CLOSE, GOING_AWAY), "what the WebSocket says")
-            except Ended:
-                pass
-            other.send(TEXT, b"still here")
-            check_equal(other.receive(), (TEXT, b"still here"), "echo of the other")
-        finally:
-            websocket.close()
-            other.close()
-            self.set_routes({"domain": APP}, {"domain": SECOND})
-        wait_until_served(self.edge, SECOND, 10)
-
-    @test
     def a_bad_file_changes_nothing_and_says_why(self):
         good = self.chain.gateway_text()
         faults = {
@@ -187,31 +166,6 @@ class SUITE(Suite):
             return connection.getpeercert()["serialNumber"]
 
     # Routes by command
-
-    @test
-    def routes_are_added_removed_and_listed_by_command(self):
-        def run(command):
-            result = self.program.run(self.lab, command)
-            check_equal(result.returncode, 0, f"exit code of {command[:3]} ({result.stderr.strip()})")
-            return result.stdout
-
-        state, fourth = self.gateway.state, "fourth.example.com"
-        websocket = WireWebSocket(self.edge, APP)
-        try:
-            check(APP in run(route_list(state)) and fourth not in run(route_list(state)), "the list before")
-            run(route_add(state, fourth, "10.1.0.2"))
-            check(fourth in run(route_list(state)), "the added route is not in the list")
-            wait_until_served(self.edge, fourth, 5)
-            run(route_remove(state, fourth))
-            check(fourth not in run(route_list(state)), "the removed route is in the list")
-            check_equal(self.status_of(fourth), 404, "status of the removed route")
-            for command in (route_remove(state, fourth), route_add(state, "-a..b", "10.1.0.2"), route_add(state, "x.example.com", "10.1.0.300")):
-                result = self.program.run(self.lab, command)
-                check(0 < result.returncode < 128 and result.stderr + result.stdout, f"exit code {result.returncode} of {command[:3]}")
-            websocket.send(TEXT, b"still here")
-            check_equal(websocket.receive(), (TEXT, b"still here"), "echo")
-        finally:
-            websocket.close()
 
     # Drain
 
