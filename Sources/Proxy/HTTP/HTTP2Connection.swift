@@ -52,7 +52,7 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
         var connection = NIOHTTP2Handler.ConnectionConfiguration()
         connection.initialSettings = [
             HTTP2Setting(parameter: .maxConcurrentStreams, value: limits.streamsPerConnection),
-            HTTP2Setting(parameter: .initialWindowSize, value: HTTP2Window.initial),
+            HTTP2Setting(parameter: .initialWindowSize, value: min(HTTP2Window.initial, limits.streamWindow)),
             // Beyond it the connection ends; up to it, what is beyond the limit is answered.
             HTTP2Setting(parameter: .maxHeaderListSize, value: limits.headerListSize * 4),
             HTTP2Setting(parameter: .enableConnectProtocol, value: 1),

@@ -19,11 +19,12 @@ final class HTTP2ServerStream: ClientStream {
     /// Received and not passed on yet; given back to the window when it is.
     private var unread = 0
     private var credit = 0
-    private var window = HTTP2Window.initial
+    private var window: Int
 
     init(_ id: HTTP2StreamID, connection: HTTP2Connection) {
         self.id = id
         self.connection = connection
+        window = min(HTTP2Window.initial, connection.service.limits.streamWindow)
         exchange = ProxyRequest(service: connection.service, loop: connection.loop)
     }
 

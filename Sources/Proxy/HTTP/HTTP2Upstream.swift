@@ -132,7 +132,8 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
         case .settings(.settings(let settings)):
             if !hasBegun {
                 hasBegun = true
-                write(.rootStream, .windowUpdate(windowSizeIncrement: limits.connectionWindow - HTTP2Window.standard))
+                let growth = limits.connectionWindow - HTTP2Window.standard
+                if growth > 0 { write(.rootStream, .windowUpdate(windowSizeIncrement: growth)) }
                 flush()
             }
             for setting in settings where setting.parameter == .maxConcurrentStreams { maximumStreams = setting.value }
