@@ -149,6 +149,8 @@ package struct BodyDecoder {
 
     /// `chunk-size [ chunk-ext ] CRLF`, RFC 9112 §7.1. Extensions are ignored, but must be made of what they may be made of.
     private mutating func chunkSize(_ bytes: UnsafeRawBufferPointer, from start: Int) -> Result<Int, HeadFault> {
+        let incomplete: Result<Int, HeadFault> =
+            bytes.count &- start > Self.maximumSizeLine ? .failure(.chunkExtension) : .success(start)
         var index = start
         var size = 0
         while index < bytes.count, let digit = Self.hexadecimal(bytes[index]) {
@@ -156,16 +158,23 @@ package struct BodyDecoder {
             size = size << 4 | digit
             index &+= 1
         }
-        guard index < bytes.count else { return .success(start) }
+        guard index < bytes.count else { return incomplete }
         guard index > start else { return .failure(.chunkSize) }
-        if bytes[index] != 0x0D {
-            guard bytes[index] == UInt8(ascii: ";") else { return .failure(.chunkSize) }
-            while index < bytes.count, bytes[index] != 0x0D {
-                guard HeaderBytes.isValue(bytes[index]), index &- start < Self.maximumSizeLine else { return .failure(.chunkExtension) }
-                index &+= 1
+        // `;token` or `;token=token`, any number of them.
+        while index < bytes.count, bytes[index] != 0x0D {
+            guard bytes[index] == UInt8(ascii: ";") else { return .failure(.chunkExtension) }
+            let name = index &+ 1
+            index = Self.tokenEnd(bytes, from: name)
+            guard index < bytes.count else { return incomplete }
+            guard index > name else { return .failure(.chunkExtension) }
+            if bytes[index] == UInt8(ascii: "=") {
+                let value = index &+ 1
+                index = Self.tokenEnd(bytes, from: value)
+                guard index < bytes.count else { return incomplete }
+                guard index > value else { return .failure(.chunkExtension) }
             }
         }
-        guard index &+ 1 < bytes.count else { return .success(start) }
+        guard index &+ 1 < bytes.count else { return incomplete }
         guard bytes[index &+ 1] == 0x0A else { return .failure(.lineEnd) }
         let end = index &+ 2
         overhead = max(0, overhead &+ (end &- start) &- 16 &- min(size, 1 << 20) &* 2)
@@ -185,6 +194,12 @@ package struct BodyDecoder {
         else { return .needMore }
         state = .ended
         return .end(count == 2 ? nil : try HeadParser.trailers(bytes, limits: limits.fields))
+    }
+
+    private static func tokenEnd(_ bytes: UnsafeRawBufferPointer, from start: Int) -> Int {
+        var index = start
+        while index < bytes.count, HeaderBytes.isToken(bytes[index]) { index &+= 1 }
+        return index
     }
 
     private static func hexadecimal(_ byte: UInt8) -> Int? {

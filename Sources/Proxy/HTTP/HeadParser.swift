@@ -70,7 +70,7 @@ package enum HeadParser {
         let method = FieldSection.Span(0, index)
         index &+= 1
         let start = index
-        while index < end, bytes[index] > 0x20, bytes[index] != 0x7F { index &+= 1 }
+        while index < end, bytes[index] > 0x20, bytes[index] < 0x7F { index &+= 1 }
         guard index > start, index < end, bytes[index] == 0x20 else { return .failure(.requestLine) }
         let target = FieldSection.Span(start, index)
         guard end &- index == 9, matches(bytes, at: index &+ 1, "HTTP/") else { return .failure(.requestLine) }

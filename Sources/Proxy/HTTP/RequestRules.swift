@@ -176,7 +176,7 @@ package enum RequestRules {
         _ section: FieldSection, _ span: FieldSection.Span, _ method: CheckedRequest.Method, host: FieldSection.Span
     ) -> (target: CheckedRequest.Target, authority: FieldSection.Span)? {
         section.withBytes(span) { uri in
-            guard let first = uri.first, uri.allSatisfy({ $0 > 0x20 && $0 != 0x7F && $0 != UInt8(ascii: "#") }) else { return nil }
+            guard let first = uri.first, uri.allSatisfy({ $0 > 0x20 && $0 < 0x7F && $0 != UInt8(ascii: "#") }) else { return nil }
             if first == UInt8(ascii: "/") { return (.origin(span), host) }
             if uri.count == 1, first == UInt8(ascii: "*") { return method == .options ? (.asterisk, host) : nil }
             let prefix = uri.prefix(8)
