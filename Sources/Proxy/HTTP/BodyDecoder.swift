@@ -160,7 +160,7 @@ package struct BodyDecoder {
         }
         guard index < bytes.count else { return incomplete }
         guard index > start else { return .failure(.chunkSize) }
-        // `;token` or `;token=token`, any number of them.
+        // `;token`, `;token=token` or `;token="quoted"`, any number of them.
         while index < bytes.count, bytes[index] != 0x0D {
             guard bytes[index] == UInt8(ascii: ";") else { return .failure(.chunkExtension) }
             let name = index &+ 1
@@ -169,7 +169,7 @@ package struct BodyDecoder {
             guard index > name else { return .failure(.chunkExtension) }
             if bytes[index] == UInt8(ascii: "=") {
                 let value = index &+ 1
-                index = Self.tokenEnd(bytes, from: value)
+                index = Self.valueEnd(bytes, from: value)
                 guard index < bytes.count else { return incomplete }
                 guard index > value else { return .failure(.chunkExtension) }
             }
@@ -200,6 +200,19 @@ package struct BodyDecoder {
         var index = start
         while index < bytes.count, HeaderBytes.isToken(bytes[index]) { index &+= 1 }
         return index
+    }
+
+    /// Of a token, or of a quoted string (RFC 9110 §5.6.4): the end of the bytes if that is not closed, the start if it is none.
+    private static func valueEnd(_ bytes: UnsafeRawBufferPointer, from start: Int) -> Int {
+        guard start < bytes.count, bytes[start] == UInt8(ascii: "\"") else { return tokenEnd(bytes, from: start) }
+        var index = start &+ 1
+        while index < bytes.count, bytes[index] != UInt8(ascii: "\"") {
+            if bytes[index] == UInt8(ascii: "\\") { index &+= 1 }
+            guard index < bytes.count else { break }
+            guard HeaderBytes.isValue(bytes[index]) else { return start }
+            index &+= 1
+        }
+        return min(index &+ 1, bytes.count)
     }
 
     private static func hexadecimal(_ byte: UInt8) -> Int? {

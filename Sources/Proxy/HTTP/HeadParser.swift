@@ -123,6 +123,8 @@ package enum HeadParser {
             for position in index..<valueEnd where !HeaderBytes.isValue(bytes[position]) { return .failure(.fieldValue) }
             guard name.count <= limits.fieldSize, valueEnd &- index <= limits.fieldSize else { return .failure(.fieldTooLong) }
             let kind = HeaderKind(UnsafeRawBufferPointer(rebasing: bytes[name.lower..<name.upper]))
+            // What frames a message must look the same to everybody, and not all take a tab for a blank.
+            if kind == .contentLength || kind == .transferEncoding, bytes[name.upper..<end].contains(0x09) { return .failure(.fieldValue) }
             let isUsual = valueEnd == end && index == name.upper &+ 2 && bytes[index &- 1] == 0x20
             lines.append(
                 FieldSection.Line(

@@ -71,8 +71,8 @@ def send(clause, name, expected, *frames, **options):
     """A case that only sends bytes; stream 1 is the one that is looked at."""
     @case(clause, name, expected, **options)
     def act(h2):
-        for one in frames:
-            h2.send(one(h2) if callable(one) else one)
+        # At once: an answer to the first frames must not come between.
+        h2.send(b"".join(one(h2) if callable(one) else one for one in frames))
         return 1
 
 
