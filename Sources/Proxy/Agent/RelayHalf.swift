@@ -12,7 +12,7 @@ import NIOWireGuard
 /// | bytes | the same buffers, flushed once a read |
 /// | not writable | nothing is read |
 /// | end of input | FIN behind the last bytes |
-/// | reset | reset; but a target that had sent its FIN has said all, and its last bytes are not overtaken by a reset |
+/// | reset | reset; that of a target does not overtake what it has said: a server that does not want a body answers, closes, and resets |
 ///
 /// Bound to its event loop.
 final class RelayHalf: ChannelDuplexHandler {
@@ -136,7 +136,10 @@ final class RelayHalf: ChannelDuplexHandler {
         case .tunnel where isInputClosed && peer.isInputClosed && !hasFailed: break
         // What the gateway still sends is thrown away until it has heard of the end.
         case .origin where isInputClosed: peer.resumeReading()
-        case .tunnel, .origin: peer.abort()
+        case .origin:
+            peer.resumeReading()
+            peer.context?.eventLoop.assumeIsolated().scheduleTask(in: Self.lastWords) { peer.abort() }
+        case .tunnel: peer.abort()
         }
     }
 
@@ -170,6 +173,8 @@ final class RelayHalf: ChannelDuplexHandler {
         }
     }
 
+    /// A turn of the tunnel sends what it has taken, as far as its windows allow; a reset would throw that away.
+    private static let lastWords = TimeAmount.milliseconds(10)
     private static let quietTick = TimeAmount.milliseconds(250)
     private static let quietTicks = 4
 

@@ -95,6 +95,19 @@ import Testing
         try await tunnel.shutdown()
     }
 
+    @Test("a reset does not overtake the answer before it")
+    func lastWords() async throws {
+        let tunnel = try await TunnelFixture()
+        let (client, origin) = try await tunnel.join()
+        client.write("a")
+        _ = try await origin.see { $0.count == 1 }
+        origin.write("413")
+        origin.reset()
+        let seen = try await client.see { $0.isClosed }
+        #expect(seen.text == "413" && seen.hasFailed)
+        try await tunnel.shutdown()
+    }
+
     @Test("a target that refuses is a reset")
     func refused() async throws {
         let tunnel = try await TunnelFixture()
