@@ -137,10 +137,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         name = argument or "upload"
         digest, length = hashlib.sha256(), 0
         RECORD.note(name, expect=self.headers.get("Expect"), received=0, ended=None)
-        for piece in self.body():
-            digest.update(piece)
-            length += len(piece)
-            RECORD.note(name, received=length)
+        try:
+            for piece in self.body():
+                digest.update(piece)
+                length += len(piece)
+                RECORD.note(name, received=length)
+        except ConnectionError:
+            self.is_cut = True
         expected = self.headers.get("Content-Length")
         complete = not self.is_cut and (expected is None or int(expected) == length)
         RECORD.note(name, ended="complete" if complete else "cut off")
