@@ -59,14 +59,6 @@ package enum AgentNode {
         _ configuration: AgentConfiguration, _ running: RunningInterface, _ open: OpenChannels, _ logger: Logger
     ) async throws -> WireGuardListener {
         DescriptorLimit.raise()
-        if let target = configuration.targets.relayTarget {
-            let relay = TunnelRelay(
-                to: target, connector: OriginDialer.connector(timeout: configuration.limits.connect, halfClosure: true), logger: logger)
-            return try await running.interface.listen(port: configuration.listenPort) { channel in
-                open.add(channel)
-                return relay.initialize(channel)
-            }.get()
-        }
         let proxy = LocalProxy(
             targets: configuration.targets, connector: OriginDialer.connector(timeout: configuration.limits.connect),
             limits: configuration.limits, firstRequestID: SystemEdges.random.nextUInt64(), logger: logger)
