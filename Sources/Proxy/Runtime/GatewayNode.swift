@@ -89,7 +89,7 @@ package enum GatewayNode {
     ) -> (https: ProxyService, http: ProxyService) {
         let trusted = TrustedProxies(configuration.trustedProxies)
         let firstRequestID = SystemEdges.random.nextUInt64()
-        let connector = TunnelConnector(interface: running.interface).connector
+        let connector = TunnelConnector(interface: running.interface, timeout: configuration.limits.proxy.connect).connector
         let service = ProxyService(
             mode: .gateway, router: router, connector: connector, limits: configuration.limits.proxy, trustedProxies: trusted,
             firstRequestID: firstRequestID, logger: running.logger)

@@ -7,6 +7,12 @@ package struct LimitSettings: Sendable, Equatable {
     package var connections: Int?
     /// Connections of one IPv4 address or IPv6 /64. Of a gateway.
     package var connectionsPerClient: Int?
+
+    package init(proxy: ProxyLimits, connections: Int? = nil, connectionsPerClient: Int? = nil) {
+        self.proxy = proxy
+        self.connections = connections
+        self.connectionsPerClient = connectionsPerClient
+    }
 }
 
 extension ConfigurationReader {

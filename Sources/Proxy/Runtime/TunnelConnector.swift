@@ -9,13 +9,16 @@ import TCPStack
 package final class TunnelConnector: Sendable {
     private let interface: WireGuardInterface
     private let patience: AgentPatience
+    private let timeout: TimeAmount
     private let inquiries: AgentInquiries
     private let clocks = Mutex<[ObjectIdentifier: NIOLoopBound<ConnectionClock>]>([:])
     /// Agents that fell silent, and when: a retry of the same request must not wait for them again.
     private let silent = Mutex<[IPAddress: NIODeadline]>([:])
 
-    package init(interface: WireGuardInterface, patience: AgentPatience = AgentPatience()) {
+    /// - Parameter timeout: for a connect; a session that has to come about first counts in.
+    package init(interface: WireGuardInterface, timeout: TimeAmount = ProxyLimits().connect, patience: AgentPatience = AgentPatience()) {
         self.interface = interface
+        self.timeout = timeout
         self.patience = patience
         inquiries = AgentInquiries(eventLoop: interface.eventLoop, memory: patience.silence) { remote, source in
             interface.isAnswering(remote, source, within: patience.answer)
@@ -33,7 +36,7 @@ package final class TunnelConnector: Sendable {
         if isSilent(address) { return eventLoop.makeFailedFuture(UpstreamFailure.unreachable("the agent has fallen silent")) }
         let remote = SocketEndpoint(address, port: target.port)
         return interface.connect(to: remote, from: target.source, on: eventLoop) { channel in
-            channel.eventLoop.makeCompletedFuture {
+            channel.setOption(.connectTimeout, value: self.timeout).flatMapThrowing {
                 let watch = AgentWatch(
                     inquiries: self.inquiries, remote: remote, source: target.source, patience: self.patience,
                     clock: self.clock(of: channel.eventLoop)
