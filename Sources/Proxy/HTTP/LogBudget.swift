@@ -6,8 +6,16 @@ import Synchronization
 package final class LogBudget: Sendable {
     package enum Kind: Int, CaseIterable, Sendable {
         case notFound, disabled, proxyError, refusedTimestamp, timestampFarAhead, endpointChanged
-        /// One line a minute: under a flood load comes and goes each second.
-        case underLoad
+        /// One line a minute: under a flood they come and go each second.
+        case underLoad, acceptPaused
+
+        fileprivate var lines: (count: Int, window: TimeAmount) {
+            switch self {
+            case .notFound, .disabled, .proxyError, .refusedTimestamp, .timestampFarAhead, .endpointChanged:
+                (LogBudget.linesPerSecond, .seconds(1))
+            case .underLoad, .acceptPaused: (1, .minutes(1))
+            }
+        }
     }
 
     package enum Decision: Equatable, Sendable {
@@ -31,10 +39,10 @@ package final class LogBudget: Sendable {
         windows.withLock { windows in
             let index = kind.rawValue
             if now >= windows[index].end {
-                windows[index].end = now + (kind == .underLoad ? .minutes(1) : .seconds(1))
+                windows[index].end = now + kind.lines.window
                 windows[index].written = 0
             }
-            guard windows[index].written < (kind == .underLoad ? 1 : Self.linesPerSecond) else {
+            guard windows[index].written < kind.lines.count else {
                 windows[index].omitted &+= 1
                 return .omit
             }
