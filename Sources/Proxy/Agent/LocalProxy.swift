@@ -46,18 +46,31 @@ package struct LocalTargets: Sendable, Equatable {
 package final class LocalProxy: Sendable {
     package let service: ProxyService
     private let router: LocalRouter
+    private let current: Mutex<LocalTargets>
 
     package init(
         targets: LocalTargets, connector: @escaping UpstreamConnector = OriginDialer.connector(), limits: ProxyLimits = .agent,
         firstRequestID: UInt64 = 1, logger: Logger
     ) {
         router = LocalRouter(targets)
+        current = Mutex(targets)
         service = ProxyService(
             mode: .agent, router: router, connector: connector, limits: limits, firstRequestID: firstRequestID, logger: logger)
     }
 
-    /// Requests from now on go by these targets; those in hand are not touched.
-    package func update(_ targets: LocalTargets) { router.update(targets) }
+    /// Requests from now on go by these targets; those in hand are not touched, but upgraded connections of targets that are gone end.
+    @discardableResult
+    package func update(_ targets: LocalTargets) -> RouteChanges {
+        let former = current.withLock { current in
+            defer { current = targets }
+            return current
+        }
+        router.update(targets)
+        service.endUpgraded { [router] in router.serves($0) }
+        return RouteChanges(from: former.byDomain, to: targets.byDomain)
+    }
+
+    package var targets: LocalTargets { current.withLock { $0 } }
 
     /// The initializer of an accepted channel; to be called on its loop.
     package func initialize(_ channel: any Channel) -> EventLoopFuture<Void> {
@@ -73,30 +86,34 @@ private final class LocalRouter: RequestRouter {
 
     private let table: Mutex<Table>
 
-    init(_ targets: LocalTargets) { table = Mutex(Self.table(targets)) }
+    init(_ targets: LocalTargets) { table = Mutex(Self.table(targets, replacing: Table())) }
 
-    func update(_ targets: LocalTargets) {
-        let new = Self.table(targets)
-        table.withLock { $0 = new }
+    func update(_ targets: LocalTargets) { table.withLock { $0 = Self.table(targets, replacing: $0) } }
+
+    func serves(_ route: Route) -> Bool {
+        if case .route(let now) = resolve(host: route.domain) { now.target == route.target } else { false }
     }
 
     func resolve(host: String) -> RouteResolution {
         table.withLock { $0.entries.lookUp(host) ?? $0.other }
     }
 
-    private static func table(_ targets: LocalTargets) -> Table {
+    /// Routes that have not changed are the same objects in both tables.
+    private static func table(_ targets: LocalTargets, replacing former: Table) -> Table {
         var table = Table()
         for entry in targets.entries {
             guard let domain = DomainMap<RouteResolution>.normalized(entry.domain) else { continue }
-            table.entries[domain] = resolution(entry)
+            table.entries[domain] = resolution(entry, replacing: former.entries[domain])
         }
-        if let entry = targets.catchAll { table.other = resolution(entry) }
+        if let entry = targets.catchAll { table.other = resolution(entry, replacing: former.other) }
         return table
     }
 
-    private static func resolution(_ entry: LocalTargets.Entry) -> RouteResolution {
+    private static func resolution(_ entry: LocalTargets.Entry, replacing former: RouteResolution?) -> RouteResolution {
         guard entry.enabled else { return .disabled }
+        var old: Route?
+        if case .route(let route)? = former { old = route }
         let host: String? = entry.host == .target ? "\(entry.target)" : nil
-        return .route(Route(domain: entry.domain, target: entry.target, hostHeader: host, options: entry.options))
+        return .route(Route(domain: entry.domain, target: entry.target, hostHeader: host, options: entry.options).replacing(old))
     }
 }

@@ -58,9 +58,12 @@ struct AgentCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let (loaded, report) = AgentConfiguration.load(.process(flags: flags))
+        let input = ConfigurationInput.process(flags: flags)
+        let (loaded, report) = AgentConfiguration.load(input)
         let configuration = try Startup.accept(loaded, report, isCheck: check) { $0.summary }
         guard !check else { return }
-        try await Startup.run(configuration.common) { try await AgentNode.run(configuration, warnings: report.warnings) }
+        try await Startup.run(configuration.common) {
+            try await AgentNode.run(configuration, warnings: report.warnings) { AgentConfiguration.load(input) }
+        }
     }
 }

@@ -88,6 +88,8 @@ struct GatewayCommand: AsyncParsableCommand {
         if check, let certificates = loaded?.certificates { report.checkCertificates(certificates) }
         let configuration = try Startup.accept(loaded, report, isCheck: check) { $0.summary }
         guard !check else { return }
-        try await Startup.run(configuration.common) { try await GatewayNode.run(configuration, input: input, warnings: report.warnings) }
+        try await Startup.run(configuration.common) {
+            try await GatewayNode.run(configuration, warnings: report.warnings) { GatewayConfiguration.load(input) }
+        }
     }
 }

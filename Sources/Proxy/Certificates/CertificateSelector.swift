@@ -62,6 +62,7 @@ package final class CertificateSelector: Sendable {
         var domains = DomainTable<DomainPattern>()
         var list: [DomainPattern] = []
         var source: Source
+        var certificates: [CertificateFiles]
         var refusals: [TLSRefusal: UInt64] = [:]
     }
 
@@ -91,9 +92,11 @@ package final class CertificateSelector: Sendable {
         if configuration.certificates.isEmpty {
             source = .internalCA(nil, LeafCache(capacity: configuration.leafCacheCapacity))
         } else {
-            source = .files(try Self.loadFiles(configuration, logger: logger, now: clock()))
+            source = .files(
+                try Self.loadFiles(
+                    configuration.certificates, applicationProtocols: configuration.applicationProtocols, logger: logger, now: clock()))
         }
-        state = Mutex(State(source: source))
+        state = Mutex(State(source: source, certificates: configuration.certificates))
         try update(domains: configuration.domains)
     }
 
@@ -128,50 +131,77 @@ package final class CertificateSelector: Sendable {
 
     /// Takes the list of domains that have tunnels now. Touches files if the internal CA must be replaced: not for event loops.
     package func update(domains: [String]) throws(CertificateFileError) {
+        let list = try Self.patterns(domains)
+        try changes.withLock { _ throws(CertificateFileError) in
+            let before = state.withLock { $0 }
+            if list != before.list { try publish(list, before.source, before.certificates, former: before.list) }
+        }
+    }
+
+    /// Takes domains and configured certificates, whose files are read again. On an error everything stays as it was.
+    package func update(domains: [String], certificates: [CertificateFiles]) throws(CertificateFileError) {
+        let list = try Self.patterns(domains)
+        try changes.withLock { _ throws(CertificateFileError) in
+            let before = state.withLock { $0 }
+            try publish(list, try source(certificates, former: before.source), certificates, former: before.list)
+        }
+    }
+
+    /// Reads configured certificate files again, and replaces an internal CA that nears its end. On an error everything stays as it
+    /// was. Call it every hour or so; not on an event loop.
+    package func refresh() throws(CertificateFileError) {
+        try changes.withLock { _ throws(CertificateFileError) in
+            let before = state.withLock { $0 }
+            try publish(before.list, try source(before.certificates, former: before.source), before.certificates, former: before.list)
+        }
+    }
+
+    private static func patterns(_ domains: [String]) throws(CertificateFileError) -> [DomainPattern] {
         var list: [DomainPattern] = []
         for text in domains {
             guard let domain = DomainPattern(text) else { throw .invalidDomain(text) }
             if !list.contains(domain) { list.append(domain) }
         }
-        try changes.withLock { _ throws(CertificateFileError) in
-            let before = state.withLock { (list: $0.list, source: $0.source) }
-            if list == before.list { return }
-            logger.info("Updating host policy", metadata: ["domains": .array(list.map { "\($0)" })])
-            let ca = try currentCA(before.source, domains: list)
-            if case .files(let files) = before.source { warnOfUncovered(list, files) }
-            var table = DomainTable<DomainPattern>()
-            for domain in list { table[domain] = domain }
-            state.withLock { state in
-                state.list = list
-                state.domains = table
-                if case .internalCA(_, var leaves) = state.source {
-                    if ca.isNew { leaves.removeAll() } else { leaves.removeAll { name in !list.contains { $0.name == name } } }
-                    state.source = .internalCA(ca.ca, leaves)
-                }
-            }
-        }
+        return list
     }
 
-    /// Reads configured certificate files again, and replaces an internal CA that nears its end. On an error everything stays as it
-    /// was. Call it on reload, and every hour or so; not on an event loop.
-    package func refresh() throws(CertificateFileError) {
-        try changes.withLock { _ throws(CertificateFileError) in
-            let before = state.withLock { (list: $0.list, source: $0.source) }
-            switch before.source {
-            case .files:
-                let files = try Self.loadFiles(configuration, logger: logger, now: clock())
-                warnOfUncovered(before.list, files)
-                state.withLock { $0.source = .files(files) }
-            case .internalCA(_, let leaves):
-                let ca = try currentCA(before.source, domains: before.list)
-                if ca.isNew { state.withLock { $0.source = .internalCA(ca.ca, LeafCache(capacity: leaves.capacity)) } }
+    /// The files, read now; without any the internal CA, the one in use if it is.
+    private func source(_ certificates: [CertificateFiles], former: Source) throws(CertificateFileError) -> Source {
+        guard certificates.isEmpty else {
+            return .files(
+                try Self.loadFiles(
+                    certificates, applicationProtocols: configuration.applicationProtocols, logger: logger, now: clock()))
+        }
+        if case .internalCA = former { return former }
+        return .internalCA(nil, LeafCache(capacity: configuration.leafCacheCapacity))
+    }
+
+    private func publish(
+        _ list: [DomainPattern], _ source: Source, _ certificates: [CertificateFiles], former: [DomainPattern]
+    ) throws(CertificateFileError) {
+        if list != former { logger.info("Updating host policy", metadata: ["domains": .array(list.map { "\($0)" })]) }
+        let ca = try currentCA(source, domains: list)
+        if case .files(let files) = source { warnOfUncovered(list, files) }
+        var table = DomainTable<DomainPattern>()
+        for domain in list { table[domain] = domain }
+        state.withLock { state in
+            state.list = list
+            state.domains = table
+            state.certificates = certificates
+            switch (source, state.source) {
+            case (.files, _): state.source = source
+            // Clients may have had leaves made meanwhile.
+            case (.internalCA, .internalCA(_, var leaves)) where !ca.isNew:
+                leaves.removeAll { name in !list.contains { $0.name == name } }
+                state.source = .internalCA(ca.ca, leaves)
+            case (.internalCA, _): state.source = .internalCA(ca.ca, LeafCache(capacity: configuration.leafCacheCapacity))
             }
         }
     }
 
     /// The file that clients of the internal CA must trust; nil if certificates are configured.
     package var internalCAPath: String? {
-        configuration.certificates.isEmpty ? InternalCA.certificatePath(in: configuration.stateDirectory) : nil
+        state.withLock { $0.certificates.isEmpty } ? InternalCA.certificatePath(in: configuration.stateDirectory) : nil
     }
 
     /// For status and metrics: what is configured, or the internal root.
@@ -243,10 +273,9 @@ package final class CertificateSelector: Sendable {
     }
 
     private static func loadFiles(
-        _ configuration: TLSFrontConfiguration, logger: Logger, now: Date
+        _ certificates: [CertificateFiles], applicationProtocols: [String], logger: Logger, now: Date
     ) throws(CertificateFileError) -> PEMCertificates {
-        let files = try PEMCertificates.load(
-            configuration.certificates, applicationProtocols: configuration.applicationProtocols, now: now)
+        let files = try PEMCertificates.load(certificates, applicationProtocols: applicationProtocols, now: now)
         for warning in files.warnings { logger.warning("\(warning)") }
         return files
     }

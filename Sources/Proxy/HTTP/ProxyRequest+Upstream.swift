@@ -131,6 +131,7 @@ extension ProxyRequest {
         }
         outgoing = nil
         if token == "websocket" { relay = WebSocketRelay() }
+        loop.upgraded[ObjectIdentifier(self)] = self
         client.sendUpgrade(response, token: token)
         client.flush()
         setTimer(.relayIdle)

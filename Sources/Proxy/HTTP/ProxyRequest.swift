@@ -173,7 +173,7 @@ final class ProxyRequest {
         if exchange.isUnanswered { fail("the request is malformed", page) } else { fail("the request is malformed", nil) }
     }
 
-    /// The process is about to end: a relay of WebSocket frames says so, another one ends.
+    /// The process or the route is about to end: a relay of WebSocket frames says so, another one ends.
     func drain() {
         guard exchange.isRelaying, let client else { return }
         guard let relay else {
@@ -240,6 +240,7 @@ final class ProxyRequest {
 
     private func end(status: ExchangeEnd?) {
         log.end(request)
+        if !loop.upgraded.isEmpty { loop.upgraded[ObjectIdentifier(self)] = nil }
         client = nil
         upstream = nil
         work = nil

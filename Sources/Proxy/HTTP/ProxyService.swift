@@ -90,6 +90,17 @@ package final class ProxyService: Sendable {
         }
     }
 
+    /// Upgraded connections of routes that are served no more end as they do when the process ends.
+    package func endUpgraded(unless isServed: @escaping @Sendable (Route) -> Bool) {
+        for (_, bound) in loops.withLock({ $0 }) {
+            bound.eventLoop.execute {
+                for request in bound.value.upgraded.values {
+                    if let route = request.route, !isServed(route) { request.drain() }
+                }
+            }
+        }
+    }
+
     /// The clock and pool of the loop that this is called on.
     package func clock(of eventLoop: any EventLoop) -> ConnectionClock { loop(eventLoop).clock }
 
@@ -112,6 +123,8 @@ final class ProxyLoop {
     let clock: ConnectionClock
     let pool: UpstreamPool
     let counters = HTTPCounters()
+    /// Requests that have become connections of another protocol.
+    var upgraded: [ObjectIdentifier: ProxyRequest] = [:]
 
     init(eventLoop: any EventLoop, connector: @escaping UpstreamConnector, limits: ProxyLimits) {
         self.eventLoop = eventLoop

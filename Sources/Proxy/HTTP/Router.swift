@@ -27,6 +27,12 @@ package final class Route: Sendable {
             case .name(let name): name
             }
     }
+
+    /// The old one if it says the same: who holds a route sees that nothing has changed.
+    func replacing(_ old: Route?) -> Route {
+        guard let old, old.domain == domain, old.target == target, old.hostHeader == hostHeader, old.options == options else { return self }
+        return old
+    }
 }
 
 package enum RouteResolution: Sendable {
@@ -54,7 +60,8 @@ package struct RouteTable: Sendable {
     }
 
     /// Of two tunnels with one domain, an enabled one wins, then the first.
-    package init(_ tunnels: [TunnelConfig] = []) {
+    /// - Parameter former: the table that this one replaces; a route that has not changed is the same object in both.
+    package init(_ tunnels: [TunnelConfig] = [], replacing former: RouteTable? = nil) {
         self.tunnels = tunnels
         for tunnel in tunnels {
             guard let domain = DomainMap<Entry>.normalized(tunnel.domain) else { continue }
@@ -64,7 +71,8 @@ package struct RouteTable: Sendable {
                         Route(
                             domain: domain,
                             target: UpstreamTarget(address: tunnel.agentVirtualIP, port: tunnel.port, source: tunnel.gatewayIP),
-                            options: tunnel.options))
+                            options: tunnel.options
+                        ).replacing(former?.route(of: domain)))
                 } else {
                     .disabled
                 }
@@ -73,6 +81,13 @@ package struct RouteTable: Sendable {
             case (.enabled, _), (.disabled, .disabled): break
             }
         }
+    }
+
+    /// Whether requests of the route's domain still go where it says.
+    package func serves(_ route: Route) -> Bool { self.route(of: route.domain)?.target == route.target }
+
+    private func route(of domain: String) -> Route? {
+        if case .enabled(let route)? = entries[domain] { route } else { nil }
     }
 
     package func resolve(host: String) -> RouteResolution {
@@ -98,12 +113,22 @@ package final class Router: RequestRouter {
         if !tunnels.isEmpty { updateTunnels(tunnels) }
     }
 
-    /// Puts these tunnels in the place of all.
-    package func updateTunnels(_ tunnels: [TunnelConfig]) {
+    /// Puts these tunnels in the place of all. Those that have not changed do not notice.
+    @discardableResult
+    package func updateTunnels(_ tunnels: [TunnelConfig]) -> RouteChanges {
         logger.info("Updating tunnels", metadata: ["count": .stringConvertible(tunnels.count)])
-        let new = RouteTable(tunnels)
-        table.withLock { $0 = new }
-        for tunnel in tunnels where tunnel.enabled { log("Tunnel registered", tunnel) }
+        let changes = table.withLock { table in
+            let old = table.tunnels
+            table = RouteTable(tunnels, replacing: table)
+            return RouteChanges(from: Self.byDomain(old), to: Self.byDomain(tunnels))
+        }
+        let news = Set(changes.added + changes.changed)
+        for tunnel in tunnels where tunnel.enabled && news.contains(tunnel.domain) { log("Tunnel registered", tunnel) }
+        return changes
+    }
+
+    private static func byDomain(_ tunnels: [TunnelConfig]) -> [String: TunnelConfig] {
+        Dictionary(tunnels.map { ($0.domain, $0) }, uniquingKeysWith: { first, _ in first })
     }
 
     /// Adds a tunnel, or replaces the one with its id.
@@ -112,7 +137,7 @@ package final class Router: RequestRouter {
         table.withLock { table in
             var tunnels = table.tunnels
             if let index = tunnels.firstIndex(where: { $0.id == tunnel.id }) { tunnels[index] = tunnel } else { tunnels.append(tunnel) }
-            table = RouteTable(tunnels)
+            table = RouteTable(tunnels, replacing: table)
         }
     }
 
@@ -121,7 +146,7 @@ package final class Router: RequestRouter {
     package func removeTunnel(_ id: String) -> Bool {
         let removed = table.withLock { table -> TunnelConfig? in
             guard let tunnel = table.tunnels.first(where: { $0.id == id }) else { return nil }
-            table = RouteTable(table.tunnels.filter { $0.id != id })
+            table = RouteTable(table.tunnels.filter { $0.id != id }, replacing: table)
             return tunnel
         }
         guard let removed else { return false }

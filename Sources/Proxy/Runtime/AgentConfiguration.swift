@@ -108,6 +108,8 @@ package struct AgentConfiguration: Sendable {
 
 extension LocalTargets {
     package var all: [Entry] { (catchAll.map { [$0] } ?? []) + entries }
+
+    var byDomain: [String: Entry] { Dictionary(all.map { ($0.domain, $0) }, uniquingKeysWith: { first, _ in first }) }
 }
 
 /// What `kakuremichi echo` and `kakuremichi dial` need to know.

@@ -14,33 +14,41 @@ package enum AgentNode {
     static let drainLimit = TimeAmount.seconds(25)
 
     /// Runs until SIGTERM or SIGINT.
-    static func run(_ configuration: AgentConfiguration, warnings: [ConfigurationFault]) async throws {
-        let signals = ShutdownSignals()
+    /// - Parameter load: reads the configuration anew, at SIGHUP.
+    static func run(
+        _ configuration: AgentConfiguration, warnings: [ConfigurationFault], load: @escaping Reload<AgentConfiguration>.Load
+    ) async throws {
+        let signals = ShutdownSignals(reloads: true)
         let logger = Logger(label: "agent")
         guard let directory = configuration.common.stateDirectory else { throw CommandFailure("give --state DIR") }
         let state = try StateDirectory(path: directory)
-        var settings = configuration.interface
-        for index in settings.peers.indices where settings.peers[index].endpoint != nil && settings.peers[index].persistentKeepalive == nil
-        {
-            settings.peers[index].persistentKeepalive = defaultKeepalive
-        }
+        let settings = withKeepalive(configuration.interface)
         let running = try await RunningInterface(
             role: .agent, common: configuration.common, settings: settings, warnings: warnings, logger: logger, state: state)
         let probe = GatewayProbe(interface: running.interface, logger: logger)
         do {
             let open = OpenChannels()
-            let listener = try await listen(configuration, running, open, logger)
-            let targets = configuration.targets
+            DescriptorLimit.raise()
+            let proxy = LocalProxy(
+                targets: configuration.targets, connector: OriginDialer.connector(timeout: configuration.limits.connect),
+                limits: configuration.limits, firstRequestID: SystemEdges.random.nextUInt64(), logger: logger)
+            let listener = try await running.interface.listen(port: configuration.listenPort, group: running.group) { channel in
+                open.add(channel)
+                return channel.setOption(.allowRemoteHalfClosure, value: true).flatMap { proxy.initialize(channel) }
+            }.get()
             let addresses = configuration.interface.addresses.map { "\(SocketEndpoint($0.address, port: configuration.listenPort))" }
             running.answerStatus(
-                routes: { targets.all.map { .init(domain: $0.domain, target: "\($0.target)", enabled: $0.enabled) } },
+                routes: { proxy.targets.all.map { .init(domain: $0.domain, target: "\($0.target)", enabled: $0.enabled) } },
                 listeners: { addresses.map { .init(kind: "tunnel", address: $0) } })
-            for target in targets.all {
+            for target in configuration.targets.all {
                 logger.info("Tunnel registered", metadata: ["domain": "\(target.domain)", "target": "\(target.target)"])
             }
             await contactGateways(running)
             probe.start()
-            await signals.wait()
+            var current = configuration
+            await signals.wait(reload: {
+                await reload(Reload(load: load, logger: logger), from: configuration, &current, running, proxy)
+            })
             logger.info("Shutting down")
             probe.stop()
             try? await listener.close().get()
@@ -54,18 +62,31 @@ package enum AgentNode {
         withExtendedLifetime(state) {}
     }
 
-    /// One target for all needs no look at the requests: a relay on the tunnel's own loops.
-    private static func listen(
-        _ configuration: AgentConfiguration, _ running: RunningInterface, _ open: OpenChannels, _ logger: Logger
-    ) async throws -> WireGuardListener {
-        DescriptorLimit.raise()
-        let proxy = LocalProxy(
-            targets: configuration.targets, connector: OriginDialer.connector(timeout: configuration.limits.connect),
-            limits: configuration.limits, firstRequestID: SystemEdges.random.nextUInt64(), logger: logger)
-        return try await running.interface.listen(port: configuration.listenPort, group: running.group) { channel in
-            open.add(channel)
-            return channel.setOption(.allowRemoteHalfClosure, value: true).flatMap { proxy.initialize(channel) }
-        }.get()
+    /// Takes over what has changed, and nothing else.
+    private static func reload(
+        _ reload: Reload<AgentConfiguration>, from started: AgentConfiguration, _ current: inout AgentConfiguration,
+        _ running: RunningInterface, _ proxy: LocalProxy
+    ) async {
+        guard let new = reload.read() else { return }
+        let peers = PeerChanges(from: withKeepalive(current.interface).peers, to: withKeepalive(new.interface).peers)
+        do {
+            try await running.apply(peers)
+        } catch {
+            return reload.keep("\(error)")
+        }
+        var changes = ["\(proxy.update(new.targets))"]
+        if !peers.isEmpty { changes.append("\(peers)") }
+        current = new
+        reload.finish(changes, fixed: FixedSettings.differences(started, new))
+    }
+
+    private static func withKeepalive(_ settings: InterfaceSettings) -> InterfaceSettings {
+        var settings = settings
+        for index in settings.peers.indices where settings.peers[index].endpoint != nil && settings.peers[index].persistentKeepalive == nil
+        {
+            settings.peers[index].persistentKeepalive = defaultKeepalive
+        }
+        return settings
     }
 
     /// Named endpoints are contacted as soon as they are resolved.

@@ -11,29 +11,42 @@ package final class EndpointStore: Sendable {
     /// As many lines as a configuration can have peers.
     static let maximumSize = 16 << 20
 
-    private let peers: Set<PublicKey>
     private let file: PeerStateFile
-    private let state: Mutex<[PublicKey: SocketEndpoint]>
+    private let state: Mutex<State>
+
+    private struct State {
+        var peers: Set<PublicKey>
+        var endpoints: [PublicKey: SocketEndpoint]
+    }
 
     /// Reads what was stored; entries of peers that are no longer configured are dropped, so the file is as large as the configuration.
     package init(path: String, peers: Set<PublicKey>, eventLoop: any EventLoop, logger: Logger) {
-        self.peers = peers
         file = PeerStateFile(path: path, failure: "The peers' endpoints cannot be stored", eventLoop: eventLoop, logger: logger)
         var endpoints: [PublicKey: SocketEndpoint] = [:]
         if let contents = try? SystemFiles.read(path, limit: Self.maximumSize) {
             for (key, endpoint) in Self.parse(contents.bytes) where peers.contains(key) { endpoints[key] = endpoint }
         }
-        state = Mutex(endpoints)
+        state = Mutex(State(peers: peers, endpoints: endpoints))
     }
 
-    package var endpoints: [PublicKey: SocketEndpoint] { state.withLock { $0 } }
+    package var endpoints: [PublicKey: SocketEndpoint] { state.withLock { $0.endpoints } }
+
+    /// From now on these are the configured peers; others are forgotten.
+    package func track(_ peers: Set<PublicKey>) {
+        let hasForgotten = state.withLock { state in
+            let count = state.endpoints.count
+            state.peers = peers
+            state.endpoints = state.endpoints.filter { peers.contains($0.key) }
+            return state.endpoints.count < count
+        }
+        if hasForgotten { file.change(writingIn: Self.delay) { Self.format(self.endpoints) } }
+    }
 
     /// The peer was seen there. From any thread.
     package func record(_ peer: PublicKey, at endpoint: SocketEndpoint) {
-        guard peers.contains(peer) else { return }
         let isNew = state.withLock { state in
-            guard state[peer] != endpoint else { return false }
-            state[peer] = endpoint
+            guard state.peers.contains(peer), state.endpoints[peer] != endpoint else { return false }
+            state.endpoints[peer] = endpoint
             return true
         }
         if isNew { file.change(writingIn: Self.delay) { Self.format(self.endpoints) } }

@@ -14,9 +14,11 @@ package enum GatewayNode {
     static let certificateCheck = Duration.seconds(3600)
 
     /// Runs until SIGTERM or SIGINT.
-    /// - Parameter input: where the configuration came from, to be read again at SIGHUP.
-    static func run(_ configuration: GatewayConfiguration, input: ConfigurationInput, warnings: [ConfigurationFault]) async throws {
-        let signals = ShutdownSignals()
+    /// - Parameter load: reads the configuration anew, at SIGHUP.
+    static func run(
+        _ configuration: GatewayConfiguration, warnings: [ConfigurationFault], load: @escaping Reload<GatewayConfiguration>.Load
+    ) async throws {
+        let signals = ShutdownSignals(reloads: true)
         let logger = Logger(label: "gateway")
         guard let directory = configuration.common.stateDirectory else { throw CommandFailure("give --state DIR") }
         let state = try StateDirectory(path: directory)
@@ -33,33 +35,29 @@ package enum GatewayNode {
         ) { event in
             if case .endpointChanged(let peer, let endpoint) = event { endpoints.record(peer, at: endpoint) }
         }
-        var listeners: [PublicListener] = []
+        var front: GatewayFront?
         do {
             await contactPeers(running, endpoints)
-            let router = Router(tunnels: configuration.routes, logger: logger)
-            let services = services(configuration, running, router)
-            listeners = try await open(configuration, running, services, selector)
-            let bound = zip(listeners, kinds(configuration)).map { listener, kind in
-                Status.Listener(kind: kind, address: "\(SocketEndpoint(listener.endpoint.address, port: listener.port))")
-            }
-            running.answerStatus(routes: { router.snapshot.statusRoutes }, listeners: { bound })
-            let reload = GatewayReload(
-                input: input, current: configuration, router: router, selector: selector, services: [services.https, services.http],
-                logger: logger)
-            await signals.wait(whileEvery: certificateCheck, reload: reload.run) {
+            let opened = try await GatewayFront(configuration, running, selector)
+            front = opened
+            running.answerStatus(routes: { opened.router.snapshot.statusRoutes }, listeners: { opened.addresses })
+            var reload = GatewayReload(configuration, load: load, running: running, front: opened, endpoints: endpoints)
+            await signals.wait(whileEvery: certificateCheck) {
                 do {
                     try selector.refresh()
                 } catch {
                     logger.error("Certificates stay as they are", metadata: ["error": "\(error)"])
                 }
+            } reload: {
+                await reload.run()
             }
             logger.info("Shutting down HTTP/HTTPS servers")
         } catch {
-            for listener in listeners { listener.closeConnections() }
+            front?.closeConnections()
             await running.stop()
             throw error
         }
-        await drain(listeners)
+        await front?.drain(within: drainLimit)
         endpoints.save()
         await running.stop()
         withExtendedLifetime(state) {}
@@ -76,73 +74,6 @@ package enum GatewayNode {
             case nil: endpoint = stored[peer.publicKey]
             }
             if let endpoint { try? await running.interface.contact(peer.publicKey, at: endpoint).get() }
-        }
-    }
-
-    private static func kinds(_ configuration: GatewayConfiguration) -> [String] {
-        configuration.https.map { _ in "https" } + configuration.http.map { _ in "http" }
-    }
-
-    /// What serves each kind of listener.
-    private static func services(
-        _ configuration: GatewayConfiguration, _ running: RunningInterface, _ router: Router
-    ) -> (https: ProxyService, http: ProxyService) {
-        let trusted = TrustedProxies(configuration.trustedProxies)
-        let firstRequestID = SystemEdges.random.nextUInt64()
-        let connector = TunnelConnector(interface: running.interface, timeout: configuration.limits.proxy.connect).connector
-        let service = ProxyService(
-            mode: .gateway, router: router, connector: connector, limits: configuration.limits.proxy, trustedProxies: trusted,
-            firstRequestID: firstRequestID, logger: running.logger)
-        // Without HTTPS there is nothing to redirect to: then plain HTTP serves, as the original does without certificates.
-        let plain =
-            configuration.https.isEmpty
-            ? service
-            : ProxyService(
-                mode: .gateway, router: RedirectRouter(router: router, publicHTTPSPort: configuration.publicHTTPSPort),
-                connector: connector, limits: configuration.limits.proxy, trustedProxies: trusted, firstRequestID: firstRequestID ^ 1 << 63,
-                logger: running.logger)
-        return (service, plain)
-    }
-
-    private static func open(
-        _ configuration: GatewayConfiguration, _ running: RunningInterface, _ services: (https: ProxyService, http: ProxyService),
-        _ selector: CertificateSelector
-    ) async throws -> [PublicListener] {
-        let limits = configuration.limits
-        let limiter = ConnectionLimiter(
-            descriptors: DescriptorLimit.raise(), connections: limits.connections, perClient: limits.connectionsPerClient)
-        if let wanted = limits.connections, wanted > limiter.maximum {
-            running.logger.warning(
-                "The open-file limit leaves room for fewer connections than configured; raise it (ulimit -Hn, LimitNOFILE=)",
-                metadata: ["connections": .stringConvertible(limiter.maximum), "configured": .stringConvertible(wanted)])
-        }
-        var listeners: [PublicListener] = []
-        do {
-            for endpoint in configuration.https {
-                running.logger.info(
-                    "Starting HTTPS server", metadata: ["port": .stringConvertible(endpoint.port), "address": "\(endpoint)"])
-                listeners.append(
-                    try await PublicListener.bind(
-                        endpoint, kind: .https(selector), service: services.https, limiter: limiter, group: running.group
-                    ).get())
-            }
-            for endpoint in configuration.http {
-                running.logger.info(
-                    "Starting HTTP server", metadata: ["port": .stringConvertible(endpoint.port), "address": "\(endpoint)"])
-                listeners.append(
-                    try await PublicListener.bind(endpoint, kind: .http, service: services.http, limiter: limiter, group: running.group)
-                        .get())
-            }
-        } catch {
-            for listener in listeners { try? await listener.drain(within: .zero).get() }
-            throw error
-        }
-        return listeners
-    }
-
-    private static func drain(_ listeners: [PublicListener]) async {
-        await withTaskGroup(of: Void.self) { tasks in
-            for listener in listeners { tasks.addTask { try? await listener.drain(within: drainLimit).get() } }
         }
     }
 }

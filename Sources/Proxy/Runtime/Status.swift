@@ -141,7 +141,7 @@ extension Status {
         return lines.joined(separator: "\n") + "\n"
     }
 
-    private static func columns(_ header: [String], _ rows: [[String]]) -> [String] {
+    static func columns(_ header: [String], _ rows: [[String]]) -> [String] {
         guard !rows.isEmpty else { return [] }
         let all = [header] + rows.map { $0.map { LogText.escape($0, limit: 200) } }
         let widths = header.indices.map { column in all.map { $0[column].count }.max() ?? 0 }

@@ -16,7 +16,7 @@ from interop.http1_cases import get
 from interop.nodes import Origin, wait_until_served
 from interop.runner import Suite, test
 from interop.system import check, check_equal, wait_until
-from interop.wire import Wire
+from interop.wire import Ended, Wire
 
 SECOND, THIRD = "second.example.com", "third.example.com"
 GOING_AWAY = b"\x03\xe9"
@@ -98,6 +98,26 @@ class SUITE(Suite):
             kept.send(get())
             check_equal(kept.answer().status, 200, "status of the kept connection")
             websocket.close()
+
+    @test
+    def a_websocket_of_a_removed_route_ends(self):
+        """Its close frame says 1001, or the connection ends."""
+        websocket = WireWebSocket(self.edge, SECOND)
+        other = WireWebSocket(self.edge, APP)
+        try:
+            self.set_routes({"domain": APP})
+            wait_until(lambda: self.status_of(SECOND) == 404, 10, "the route is gone")
+            try:
+                check_equal(websocket.receive(), (CLOSE, GOING_AWAY), "what the WebSocket says")
+            except Ended:
+                pass
+            other.send(TEXT, b"still here")
+            check_equal(other.receive(), (TEXT, b"still here"), "echo of the other")
+        finally:
+            websocket.close()
+            other.close()
+            self.set_routes({"domain": APP}, {"domain": SECOND})
+        wait_until_served(self.edge, SECOND, 10)
 
     @test
     def a_bad_file_changes_nothing_and_says_why(self):

@@ -190,6 +190,30 @@ struct RecordingLog: LogHandler {
         #expect(choose(selector, "b.example") == "app.example.com,b.example")
     }
 
+    @Test("the list of certificates changes while it is used: other files, and from and to the internal CA; a bad one changes nothing")
+    func changeCertificates() throws {
+        try directory.writePair("a", for: ["a.example"])
+        try directory.writePair("b", for: ["a.example", "b.example"])
+        let selector = try makeSelector(["a.example"])
+        #expect(selector.internalCAPath != nil)
+        try selector.update(domains: ["a.example"], certificates: [directory.pair("a")])
+        #expect(selector.internalCAPath == nil)
+        #expect(choose(selector, "a.example") == "a.example")
+        try selector.update(domains: ["a.example", "b.example"], certificates: [directory.pair("b")])
+        #expect(choose(selector, "b.example") == "a.example,b.example")
+        #expect(throws: CertificateFileError.self) { try selector.update(domains: ["c.example"], certificates: [directory.pair("none")]) }
+        #expect(choose(selector, "b.example") == "a.example,b.example")
+        #expect(choose(selector, "c.example") == "alert 112")
+        try directory.writePair("b", for: ["b.example"])
+        try selector.refresh()
+        #expect(choose(selector, "a.example") == "alert 112", "a refresh reads the files of the new list")
+        try selector.update(domains: ["b.example"], certificates: [])
+        #expect(choose(selector, "b.example") == "b.example")
+        #expect(selector.internalCAPath != nil && selector.cachedLeaves == 1)
+        try selector.update(domains: ["b.example"], certificates: [])
+        #expect(selector.cachedLeaves == 1, "the same internal CA keeps its leaves")
+    }
+
     @Test("a domain that is none is an error that shows how to write one")
     func invalidDomain() throws {
         #expect(throws: CertificateFileError.invalidDomain("exämple.com")) { try makeSelector(["exämple.com"]) }

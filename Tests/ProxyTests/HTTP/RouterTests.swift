@@ -62,6 +62,29 @@ import Testing
             ])
     }
 
+    @Test("an update tells what is different, and leaves unchanged routes the same objects")
+    func changes() throws {
+        func route(_ router: Router, _ host: String) -> Route? {
+            if case .route(let route) = router.resolve(host: host) { route } else { nil }
+        }
+        let router = Router(tunnels: [tunnel("1", "a.test", 1), tunnel("2", "b.test", 2), tunnel("3", "c.test", 3)], logger: .silent)
+        let (a, b, c) = (
+            try #require(route(router, "a.test")), try #require(route(router, "b.test")), try #require(route(router, "c.test"))
+        )
+        var changed = tunnel("2", "b.test", 2)
+        changed.options.responseTimeout = .off
+        let changes = router.updateTunnels([tunnel("3", "d.test", 3), changed, tunnel("1", "a.test", 1)])
+        #expect([changes.added, changes.removed, changes.changed] == [["d.test"], ["c.test"], ["b.test"]])
+        #expect("\(changes)" == "1 tunnel added, 1 removed, 1 changed, 1 unchanged")
+        #expect(route(router, "a.test") === a)
+        #expect(route(router, "b.test") !== b)
+        let table = router.snapshot
+        #expect(table.serves(a) && !table.serves(c))
+        #expect(table.serves(b), "its requests still go to the same place")
+        router.updateTunnels([tunnel("1", "a.test", 1, enabled: false)])
+        #expect(!router.snapshot.serves(a))
+    }
+
     @Test(
         "a Host field becomes a name to route by",
         arguments: [

@@ -1,0 +1,113 @@
+import FoundationEssentials
+import Logging
+import Proxy
+import Testing
+
+@Suite struct PublishedRoutesTests {
+    private let temporary = TemporaryDirectory()
+
+    private func load(_ tunnels: String) throws -> GatewayConfiguration {
+        let toml = "[wireguard]\nconfig = \"g.conf\"\n\(tunnels)"
+        return try #require(Fixture.gateway(Fixture.input(["config": ["g.toml"]], files: ["g.toml": toml])).configuration)
+    }
+
+    private func tunnel(_ domain: String, _ agent: String, _ more: String = "") -> String {
+        "[[tunnel]]\ndomain = \"\(domain)\"\nagent = \"\(agent)\"\n\(more)\n"
+    }
+
+    private func publish(_ tunnels: String) throws -> (PublishedRoutes, Router, CertificateSelector) {
+        let configuration = try load(tunnels)
+        let router = Router(tunnels: configuration.routes, logger: .silent)
+        let selector = try CertificateSelector(
+            configuration: TLSFrontConfiguration(domains: configuration.routes.map(\.domain), stateDirectory: temporary.file("state")),
+            logger: .silent)
+        return (PublishedRoutes(configuration, router: router, selector: selector), router, selector)
+    }
+
+    private func route(_ router: Router, _ host: String) -> Route? {
+        if case .route(let route) = router.resolve(host: host) { route } else { nil }
+    }
+
+    private func isAnswered(_ selector: CertificateSelector, _ name: String) -> Bool {
+        if case .show = selector.choose(serverName: Array(name.utf8)) { true } else { false }
+    }
+
+    @Test("an added route is served and its name answered by TLS, until it is removed")
+    func addAndRemove() async throws {
+        let (routes, router, selector) = try publish(tunnel("a.test", "10.1.0.2"))
+        let before = try #require(route(router, "a.test"))
+        var options = RouteOptions()
+        options.upstreamProtocol = .h2c
+        let added = try await routes.add("B.test=10.1.0.3:81", options: options)
+        #expect(added.route.domain == "b.test")
+        #expect(!added.replaced && added.warning == nil)
+        #expect("\(try #require(route(router, "b.test")).target)" == "10.1.0.3:81")
+        #expect(route(router, "b.test")?.target.upstreamProtocol == .h2c)
+        #expect(isAnswered(selector, "b.test"))
+        #expect(try await routes.add("b.test=10.1.0.4", options: RouteOptions()).replaced)
+        #expect("\(try #require(route(router, "b.test")).target)" == "10.1.0.4:80")
+        #expect(route(router, "a.test") === before, "the other one has not noticed")
+        let list = await routes.list.routes
+        #expect(
+            list.map { "\($0.domain) \($0.agent) \($0.protocol) \($0.enabled) \($0.origin.rawValue)" } == [
+                "a.test 10.1.0.2:80 http1 true file", "b.test 10.1.0.4:80 http1 true run time",
+            ])
+        _ = try await routes.remove("b.test")
+        #expect(route(router, "b.test") == nil)
+        #expect(!isAnswered(selector, "b.test"))
+        #expect(isAnswered(selector, "a.test"))
+    }
+
+    @Test("what is wrong with a route is said with the next step, and changes nothing")
+    func faults() async throws {
+        let (routes, router, _) = try publish(tunnel("a.test", "10.1.0.2"))
+        for (text, part) in [
+            ("a.test=10.1.0.3", "a.test is in the gateway's configuration; change it there and send the process SIGHUP"),
+            ("b.test", "write DOMAIN=IP[:PORT]"), ("b.test=10.1.0.254", "write the agent's address"), ("-a..b=10.1.0.2", "is not a domain"),
+            ("b.test=10.1.0.300", "write IP or IP:PORT"),
+        ] {
+            let error = await #expect(throws: (any Error).self) { try await routes.add(text, options: RouteOptions()) }
+            #expect(error.map { "\($0)" }?.contains(part) == true, "\(text): \(error.map { "\($0)" } ?? "")")
+        }
+        for (domain, part) in [("a.test", "remove it there"), ("c.test", "kakuremichi route list"), ("", "is not a domain")] {
+            let error = await #expect(throws: (any Error).self) { try await routes.remove(domain) }
+            #expect(error.map { "\($0)" }?.contains(part) == true)
+        }
+        #expect(router.snapshot.tunnels.count == 1)
+        let warned = try await routes.add("b.test=10.250.0.1", options: RouteOptions())
+        #expect(warned.warning?.contains("no peer's AllowedIPs holds 10.250.0.1") == true)
+    }
+
+    @Test("a reload keeps what was added, unless the configuration has the domain now; unchanged routes stay the same objects")
+    func reload() async throws {
+        let (routes, router, selector) = try publish(tunnel("a.test", "10.1.0.2") + tunnel("b.test", "10.1.0.2"))
+        _ = try await routes.add("c.test=10.1.0.3", options: RouteOptions())
+        _ = try await routes.add("d.test=10.1.0.3", options: RouteOptions())
+        let (a, d) = (route(router, "a.test"), route(router, "d.test"))
+        try await routes.prepare(
+            try load(tunnel("a.test", "10.1.0.2") + tunnel("b.test", "10.1.0.9") + tunnel("c.test", "10.1.0.4")))
+        let changes = await routes.publish()
+        #expect(changes.description == "0 tunnels added, 0 removed, 2 changed, 2 unchanged")
+        #expect(changes.changed == ["b.test", "c.test"])
+        #expect(route(router, "a.test") === a)
+        #expect(route(router, "d.test") === d)
+        #expect("\(try #require(route(router, "c.test")).target)" == "10.1.0.4:80")
+        #expect(await routes.list.routes.filter { $0.origin == .runTime }.map(\.domain) == ["d.test"])
+        try await routes.prepare(try load(tunnel("e.test", "10.1.0.2", "enabled = false")))
+        #expect(await routes.publish().description == "1 tunnel added, 3 removed, 0 changed, 1 unchanged")
+        #expect(isAnswered(selector, "d.test") && isAnswered(selector, "e.test") && !isAnswered(selector, "a.test"))
+    }
+
+    @Test("certificates that cannot be used change nothing")
+    func badCertificates() async throws {
+        let (routes, router, selector) = try publish(tunnel("a.test", "10.1.0.2"))
+        var new = try load(tunnel("b.test", "10.1.0.2"))
+        new.certificates = [CertificateFiles(certificateFile: temporary.file("none.pem"), keyFile: temporary.file("none.key"))]
+        let configuration = new
+        await #expect(throws: CertificateFileError.self) { try await routes.prepare(configuration) }
+        #expect(isAnswered(selector, "a.test") && !isAnswered(selector, "b.test"))
+        #expect(await routes.list.routes.map(\.domain) == ["a.test"])
+        #expect(await routes.publish().unchanged == 1)
+        #expect(route(router, "a.test") != nil)
+    }
+}

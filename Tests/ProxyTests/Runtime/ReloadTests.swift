@@ -1,0 +1,128 @@
+import Inet
+import Logging
+import Noise
+import Proxy
+import Testing
+import WGUserspace
+
+@Suite struct ReloadTests {
+    private func gateway(_ text: String, wg: String = Fixture.gatewayFile) throws -> GatewayConfiguration {
+        let files = ["g.toml": "[wireguard]\nconfig = \"wg.conf\"\n\(text)", "wg.conf": wg]
+        return try #require(Fixture.gateway(Fixture.input(["config": ["g.toml"]], files: files)).configuration)
+    }
+
+    private func logged<Configuration>(
+        _ result: (Configuration?, ConfigurationReport), _ body: (Reload<Configuration>) -> Void
+    ) -> [String] where Configuration: Sendable {
+        let lines = LineCollector()
+        let (configuration, report) = result
+        body(Reload(load: { (configuration, report) }, logger: Logger(label: "test", factory: { _ in lines })))
+        return lines.all
+    }
+
+    @Test("a bad configuration is not taken over, and each fault is in the log with the next step")
+    func bad() {
+        let toml = "colour = 1\n[wireguard]\nconfig = \"g.conf\"\n[[tunnel]]\ndomain = \"a..b\"\nagent = \"10.1.0.2\"\n"
+        let loaded = GatewayConfiguration.load(Fixture.input(["config": ["g.toml"]], files: ["g.toml": toml]))
+        let lines = logged((loaded.configuration, loaded.report)) { #expect($0.read() == nil) }
+        #expect(lines.count == 3)
+        #expect(lines.contains { $0.hasPrefix("error g.toml:1:1: colour: no such key; write one of ") })
+        #expect(lines.contains { $0.hasPrefix("error g.toml:5:10: domain: \"a..b\" is not a domain; write a name such as ") })
+        #expect(lines.last?.hasPrefix("error The configuration is not reloaded [error=its faults are above") == true)
+    }
+
+    @Test("a good one is taken over, with its warnings; what changed and what waits for a restart is one line each")
+    func good() {
+        let loaded = GatewayConfiguration.load(Fixture.input(["wg": ["g.conf"]]))
+        let lines = logged((loaded.configuration, loaded.report)) { reload in
+            #expect(reload.read() != nil)
+            reload.finish(["1 tunnel added", "certificates reloaded"], fixed: ["https", "limits"])
+            reload.finish(["nothing"], fixed: [])
+        }
+        #expect(lines.count == 4)
+        #expect(lines.first?.hasPrefix("warning route: no route is given") == true)
+        #expect(lines[1] == "warning These settings change at the next start only [settings=https, limits]")
+        #expect(lines[2] == "notice Configuration reloaded: 1 tunnel added; certificates reloaded []")
+    }
+
+    @Test("settings that need a restart are named, and only those that differ")
+    func fixed() throws {
+        let tunnel = "[[tunnel]]\ndomain = \"a.test\"\nagent = \"10.1.0.2\"\n"
+        let old = try gateway(tunnel)
+        #expect(FixedSettings.differences(old, try gateway(tunnel + "port = 81\n")) == [])
+        let other = Fixture.gatewayFile.split(separator: "\n").map { line in
+            line.hasPrefix("PrivateKey")
+                ? "PrivateKey = \(Fixture.presharedKey)" : line.hasPrefix("ListenPort") ? "ListenPort = 1" : "\(line)"
+        }.joined(separator: "\n")
+        let files = [
+            "g.toml":
+                "https = \"[::]:1\"\nlog-level = \"debug\"\n[limits]\nretry-after = \"9s\"\n[wireguard]\nconfig = \"wg.conf\"\n\(tunnel)",
+            "wg.conf": other,
+        ]
+        let new = try #require(Fixture.gateway(Fixture.input(["config": ["g.toml"]], files: files)).configuration)
+        #expect(
+            FixedSettings.differences(old, new) == [
+                "https", "public-https-port", "limits", "WireGuard's private key", "WireGuard's listen port", "log-level",
+            ])
+    }
+
+    private func peer(_ key: String, _ allowed: [String], endpoint: String? = nil, preshared: String? = nil) throws -> WGQuickFile.Peer {
+        var stored: StoredPresharedKey?
+        if let preshared, let key = PresharedKey(base64: preshared) { stored = StoredPresharedKey(key) }
+        return WGQuickFile.Peer(
+            publicKey: try #require(PublicKey(base64: key)), presharedKey: stored,
+            allowedIPs: allowed.compactMap { IPPrefix($0) }, endpoint: endpoint.flatMap { WGQuickFile.Endpoint($0) })
+    }
+
+    @Test("of peers only those are touched whose settings changed; the order of blocks is no change")
+    func peers() throws {
+        let (a, b, c) = (Fixture.gatewayKey, Fixture.agentKey, Fixture.presharedKey)
+        let old = [try peer(a, ["10.0.0.1/32", "10.0.0.2/32"], preshared: c), try peer(b, ["10.0.0.3/32"])]
+        let same = PeerChanges(from: old, to: [old[1], try peer(a, ["10.0.0.2/32", "10.0.0.1/32"], preshared: c)])
+        #expect(same.isEmpty)
+        let changes = PeerChanges(from: old, to: [try peer(a, ["10.0.0.1/32", "10.0.0.2/32"]), try peer(c, ["10.0.0.3/32"])])
+        #expect(changes.description == "1 peer added, 1 removed, 1 changed")
+        #expect(changes.removed.map(\.base64) == [b])
+        #expect(changes.added.map(\.publicKey.base64) == [c])
+        let moved = PeerChanges(from: old, to: [old[0], try peer(b, ["10.0.0.3/32"], endpoint: "192.0.2.1:1")])
+        #expect(moved.description == "0 peers added, 0 removed, 1 changed")
+    }
+
+    @Test("a block that a later peer names is its own: the change of one is the change of both")
+    func stolenBlocks() throws {
+        let (a, b) = (Fixture.gatewayKey, Fixture.agentKey)
+        let old = [try peer(a, ["10.0.0.0/24"]), try peer(b, ["10.0.1.0/24"])]
+        let changes = PeerChanges(from: old, to: [old[0], try peer(b, ["10.0.1.0/24", "10.0.0.0/24"])])
+        #expect(changes.changed.map(\.publicKey.base64) == [a, b])
+        #expect(changes.changed.first?.allowedIPs == [])
+    }
+
+    @Test("an agent's targets change, and how many are different is told")
+    func agentTargets() throws {
+        func targets(_ toml: String) throws -> LocalTargets {
+            try #require(Fixture.agent(Fixture.input(["wg": ["a.conf"], "config": ["a.toml"]], files: ["a.toml": toml])).configuration)
+                .targets
+        }
+        let proxy = LocalProxy(targets: try targets("target = \"t:1\""), logger: .silent)
+        #expect(proxy.update(try targets("target = \"t:1\"")).description == "0 tunnels added, 0 removed, 0 changed, 1 unchanged")
+        #expect(proxy.update(try targets("target = \"t:2\"")).changed == ["*"])
+        let several = try targets("target = \"t:2\"\n[[tunnel]]\ndomain = \"a.test\"\ntarget = \"t:3\"\n")
+        #expect(proxy.update(several).added == ["a.test"])
+        #expect(proxy.targets == several)
+        #expect(proxy.update(try targets("[[tunnel]]\ndomain = \"a.test\"\ntarget = \"t:3\"\n")).removed == ["*"])
+    }
+
+    @Test("endpoints of peers that are new are stored, those of removed ones are forgotten")
+    func endpoints() throws {
+        let temporary = TemporaryDirectory()
+        let (a, b) = (try #require(PublicKey(base64: Fixture.gatewayKey)), try #require(PublicKey(base64: Fixture.agentKey)))
+        let endpoint = try #require(SocketEndpoint("192.0.2.1:1"))
+        let store = EndpointStore(path: temporary.file("endpoints"), peers: [a], eventLoop: Loopback().loop, logger: .silent)
+        store.record(a, at: endpoint)
+        store.record(b, at: endpoint)
+        #expect(store.endpoints == [a: endpoint])
+        store.track([b])
+        store.record(b, at: endpoint)
+        #expect(store.endpoints == [b: endpoint])
+    }
+}
