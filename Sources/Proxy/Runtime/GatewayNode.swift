@@ -41,6 +41,7 @@ package enum GatewayNode {
             let opened = try await GatewayFront(configuration, running, selector)
             front = opened
             running.answerStatus(routes: { opened.router.snapshot.statusRoutes }, listeners: { opened.addresses })
+            if let admin = running.admin { RouteVerbs.register(on: admin, routes: opened.routes) }
             var reload = GatewayReload(configuration, load: load, running: running, front: opened, endpoints: endpoints)
             await signals.wait(whileEvery: certificateCheck) {
                 do {

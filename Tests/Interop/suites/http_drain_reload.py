@@ -15,6 +15,7 @@ from interop.h2raw import H2, NO_ERROR, Closed
 from interop.http1_cases import get
 from interop.nodes import Origin, wait_until_served
 from interop.runner import Suite, test
+from interop.settings import route_add, route_list, route_remove
 from interop.system import check, check_equal, wait_until
 from interop.wire import Ended, Wire
 
@@ -186,6 +187,31 @@ class SUITE(Suite):
             return connection.getpeercert()["serialNumber"]
 
     # Routes by command
+
+    @test
+    def routes_are_added_removed_and_listed_by_command(self):
+        def run(command):
+            result = self.program.run(self.lab, command)
+            check_equal(result.returncode, 0, f"exit code of {command[:3]} ({result.stderr.strip()})")
+            return result.stdout
+
+        state, fourth = self.gateway.state, "fourth.example.com"
+        websocket = WireWebSocket(self.edge, APP)
+        try:
+            check(APP in run(route_list(state)) and fourth not in run(route_list(state)), "the list before")
+            run(route_add(state, fourth, "10.1.0.2"))
+            check(fourth in run(route_list(state)), "the added route is not in the list")
+            wait_until_served(self.edge, fourth, 5)
+            run(route_remove(state, fourth))
+            check(fourth not in run(route_list(state)), "the removed route is in the list")
+            check_equal(self.status_of(fourth), 404, "status of the removed route")
+            for command in (route_remove(state, fourth), route_add(state, "-a..b", "10.1.0.2"), route_add(state, "x.example.com", "10.1.0.300")):
+                result = self.program.run(self.lab, command)
+                check(0 < result.returncode < 128 and result.stderr + result.stdout, f"exit code {result.returncode} of {command[:3]}")
+            websocket.send(TEXT, b"still here")
+            check_equal(websocket.receive(), (TEXT, b"still here"), "echo")
+        finally:
+            websocket.close()
 
     # Drain
 

@@ -1,5 +1,6 @@
 import FoundationEssentials
 import Logging
+import NIOPosix
 import Proxy
 import Testing
 
@@ -109,5 +110,31 @@ import Testing
         #expect(await routes.list.routes.map(\.domain) == ["a.test"])
         #expect(await routes.publish().unchanged == 1)
         #expect(route(router, "a.test") != nil)
+    }
+
+    @Test("the admin socket adds, lists and removes routes")
+    func verbs() async throws {
+        let (routes, _, _) = try publish(tunnel("a.test", "10.1.0.2"))
+        let group = MultiThreadedEventLoopGroup.singleton
+        let socket = try await AdminSocket.start(path: temporary.file("admin.sock"), group: group, timeLimit: .minutes(1))
+        RouteVerbs.register(on: socket, routes: routes)
+        func ask(_ verb: String, _ arguments: [String: String]? = nil) async throws -> [UInt8] {
+            try await AdminClient.ask(
+                AdminRequest(verb: verb, arguments: arguments), at: socket.path, group: group, timeLimit: .minutes(1))
+        }
+        let bytes = try await ask(RouteVerbs.add, ["route": "b.test=10.1.0.3", "protocol": "h2c"])
+        #expect(try JSONDecoder().decode(RouteList.Answer.self, from: Data(bytes)).route.protocol == "h2c")
+        let list = try JSONDecoder().decode(RouteList.self, from: Data(try await ask(RouteVerbs.list)))
+        #expect(
+            list.table.split(separator: "\n").map { $0.split(separator: " ").joined(separator: " ") } == [
+                "ROUTE AGENT PROTOCOL STATE FROM", "a.test 10.1.0.2:80 http1 enabled file", "b.test 10.1.0.3:80 h2c enabled run time",
+            ])
+        let fault = await #expect(throws: AdminFault.self) {
+            try await ask(RouteVerbs.add, ["route": "c.test=10.1.0.3", "protocol": "h3"])
+        }
+        #expect(fault?.error.contains("\"h3\" is not known; write http1, or h2c") == true)
+        _ = try await ask(RouteVerbs.remove, ["domain": "b.test"])
+        #expect(await routes.list.routes.count == 1)
+        await socket.close()
     }
 }
