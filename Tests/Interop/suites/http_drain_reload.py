@@ -16,7 +16,7 @@ from interop.http1_cases import get
 from interop.nodes import Origin, wait_until_served
 from interop.runner import Suite, test
 from interop.settings import route_add, route_list, route_remove
-from interop.system import check, check_equal, wait_until
+from interop.system import check, check_equal, free_port, wait_until
 from interop.wire import Ended, Wire
 
 SECOND, THIRD = "second.example.com", "third.example.com"
@@ -119,6 +119,60 @@ class SUITE(Suite):
             other.close()
             self.set_routes({"domain": APP}, {"domain": SECOND})
         wait_until_served(self.edge, SECOND, 10)
+
+    @test
+    def sighup_changes_peers_and_the_others_keep_their_sessions(self):
+        path = os.path.join(self.chain.directory, "gateway.conf")
+        with open(path) as file:
+            before = file.read()
+        other = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+
+        def peers():
+            return {peer["publicKey"]: peer for peer in self.gateway.status()["peers"]}
+
+        (key, first), = peers().items()
+        websocket = WireWebSocket(self.edge, APP)
+        try:
+            self.chain.write("gateway.conf", before + f"\n[Peer]\nPublicKey = {other}\nAllowedIPs = 10.1.0.77/32\n")
+            self.reload()
+            wait_until(lambda: other in peers(), 10, "the new peer is there")
+            check_equal(peers()[other]["allowedIPs"], ["10.1.0.77/32"], "its addresses")
+            websocket.send(TEXT, b"still here")
+            check_equal(websocket.receive(), (TEXT, b"still here"), "echo")
+            self.chain.write("gateway.conf", before)
+            self.reload()
+            wait_until(lambda: other not in peers(), 10, "the peer is gone")
+            now = peers()[key]
+            check_equal((now["hasSession"], now["endpoint"]), (True, first["endpoint"]), "session and endpoint of the peer that stayed")
+            websocket.send(TEXT, b"still here")
+            check_equal(websocket.receive(), (TEXT, b"still here"), "echo")
+        finally:
+            self.chain.write("gateway.conf", before)
+            websocket.close()
+
+    @test
+    def sighup_changes_the_targets_of_an_agent(self):
+        """Connections that the gateway keeps for later do not lead to the old target."""
+        path = os.path.join(self.chain.directory, "agent.toml")
+        with open(path) as file:
+            before = file.read()
+
+        def set_targets(text):
+            self.chain.write("agent.toml", text)
+            self.chain.agent.process.send_signal(signal.SIGHUP)
+
+        wait_until_served(self.edge, APP, 10)
+        nobody = f"127.0.0.1:{free_port()}"
+        try:
+            set_targets(before.replace(self.origin.target, nobody))
+            wait_until_served(self.edge, APP, 10, status=502)
+            tunnel = f'[[tunnel]]\ndomain = "{APP}"\ntarget = "{self.origin.target}"\n'
+            set_targets(before.replace(self.origin.target, nobody) + tunnel)
+            wait_until_served(self.edge, APP, 10)
+        finally:
+            set_targets(before)
+        wait_until_served(self.edge, APP, 10)
+        check_equal(self.edge.status_of(APP), 200, "status with the old target again")
 
     @test
     def a_bad_file_changes_nothing_and_says_why(self):
