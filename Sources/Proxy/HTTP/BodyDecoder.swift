@@ -63,7 +63,6 @@ package struct BodyDecoder {
             }
     }
 
-    var isEnded: Bool { state == .ended }
     var endsWithConnection: Bool { state == .untilClose }
 
     /// Takes the next piece off the front of `buffer`. To be called until it says `needMore` or `end`.

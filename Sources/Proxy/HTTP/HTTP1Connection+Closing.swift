@@ -19,7 +19,8 @@ extension HTTP1Connection {
     /// Our side of the connection.
     func closeOutput() {
         flush()
-        guard let context, !isOutputClosed else { return }
+        guard let context, !isOutputClosing else { return }
+        isOutputClosing = true
         let promise = context.eventLoop.makePromise(of: Void.self)
         promise.futureResult.assumeIsolated().whenComplete { [weak self] result in
             switch result {

@@ -30,6 +30,7 @@ final class HTTP1Connection: ChannelDuplexHandler, RemovableChannelHandler, Cloc
     var context: ChannelHandlerContext?
     var phase = Phase.idle
     var isInputClosed = false
+    var isOutputClosing = false
     var isOutputClosed = false
     /// Received, not yet understood.
     var pending: ByteBuffer?
@@ -231,7 +232,7 @@ final class HTTP1Connection: ChannelDuplexHandler, RemovableChannelHandler, Cloc
     }
 
     func send(_ page: ErrorPage, accept: String?, requestID: RequestID, isHEAD: Bool) {
-        if exchange.exchange.facts.hasBody, body?.isEnded != true { keepsAlive = false }
+        if exchange.exchange.facts.hasBody, !exchange.exchange.isRequestComplete { keepsAlive = false }
         let (fields, text) = page.render(accept: accept, requestID: requestID.text)
         writer.writeHead(
             code: page.status, section: FieldSection(), fields: fields, length: text.utf8.count, connection: connectionField,

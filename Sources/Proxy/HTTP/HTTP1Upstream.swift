@@ -38,6 +38,7 @@ final class HTTP1Upstream: ChannelDuplexHandler, RemovableChannelHandler, Upstre
     private var framing = CheckedRequest.Framing.none
     private var sendsRawChunks = false
     private var isOutputClosed = false
+    private var isInputClosed = false
     private var lastError: (any Error)?
     private var isReadPaused = false
     private var isReadHeld = false
@@ -308,7 +309,10 @@ final class HTTP1Upstream: ChannelDuplexHandler, RemovableChannelHandler, Upstre
             request.receiveResponseEnd(nil)
             request.upstreamReadComplete()
             closeIdle()
-        case .relaying(let request): request.receiveResponseEnd(nil)
+        case .relaying(let request):
+            guard !isInputClosed else { return }
+            isInputClosed = true
+            request.receiveResponseEnd(nil)
         case .idle, .finishing, .closed: lose(context)
         }
     }

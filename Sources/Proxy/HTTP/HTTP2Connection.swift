@@ -66,7 +66,7 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
         try operations.addHandler(HTTP2Connection(service: service, loop: loop, identity: identity, coverage: coverage))
     }
 
-    var deadline: NIODeadline { streams.values.reduce(ownDeadline) { min($0, $1.exchange.deadline) } }
+    var deadline: NIODeadline { streams.values.reduce(ownDeadline) { min($0, $1.deadline) } }
 
     func handlerAdded(context: ChannelHandlerContext) {
         self.context = context
@@ -235,7 +235,7 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
     }
 
     func deadlineReached() {
-        for stream in streams.values where stream.exchange.deadline <= loop.clock.now { stream.exchange.deadlineReached() }
+        for stream in streams.values where stream.deadline <= loop.clock.now { stream.deadlineReached() }
         guard ownDeadline <= loop.clock.now else { return }
         switch phase {
         case .open: streams.isEmpty && requests == 0 ? close() : leave()

@@ -114,6 +114,12 @@ final class FrameCoalescer: ChannelOutboundHandler {
         context.close(mode: mode, promise: promise)
     }
 
+    func handlerRemoved(context: ChannelHandlerContext) {
+        let waiting = promises
+        promises = []
+        for promise in waiting { promise.fail(ChannelError.ioOnClosedChannel) }
+    }
+
     private func emit(_ context: ChannelHandlerContext) {
         guard buffer.readableBytes > 0 else { return }
         let bytes = buffer

@@ -11,6 +11,7 @@ final class HTTP2ServerStream: ClientStream {
     private var heldHead: HPACKHeaders?
     private var heldData: ByteBuffer?
     private var isEnded = false
+    private var isInputEnded = false
     private var isClosed = false
     private var isRelay = false
     private var sent = 0
@@ -20,6 +21,8 @@ final class HTTP2ServerStream: ClientStream {
     private var unread = 0
     private var credit = 0
     private var window: Int
+    /// For the last bytes of an answer that the client's window keeps back.
+    private var lastBytesDeadline = NIODeadline.distantFuture
 
     init(_ id: HTTP2StreamID, connection: HTTP2Connection) {
         self.id = id
@@ -60,11 +63,13 @@ final class HTTP2ServerStream: ClientStream {
             }
             exchange.start(request, from: self, identity: &connection.identity, host: connection.hosts.resolve(request), work: work.token)
         }
+        isInputEnded = endStream
         if endStream, !isClosed { exchange.receiveEnd(nil) }
     }
 
     func receive(_ bytes: ByteBuffer, padding: Int, endStream: Bool) {
         let count = bytes.readableBytes
+        isInputEnded = endStream
         credit += padding
         if count > 0 {
             unread += count
@@ -76,10 +81,17 @@ final class HTTP2ServerStream: ClientStream {
     }
 
     func receiveTrailers(_ headers: HPACKHeaders) {
+        isInputEnded = true
         switch HTTP2Fields.section(headers, limits: connection.service.limits) {
         case .failure: reset(.protocolError)
         case .success(let (section, _)): exchange.receiveEnd(section)
         }
+    }
+
+    var deadline: NIODeadline { min(exchange.deadline, lastBytesDeadline) }
+
+    func deadlineReached() {
+        if exchange.deadline <= connection.loop.clock.now { exchange.deadlineReached() } else { reset(.cancel) }
     }
 
     /// The stream is no more, for whatever reason.
@@ -224,7 +236,8 @@ final class HTTP2ServerStream: ClientStream {
         if unread > 0 { connection.released(unread) }
         credit += unread
         unread = 0
-        guard credit >= window / 4 else { return }
+        // RFC 9113 §6.9: nothing more will come that would need a window.
+        guard credit >= window / 4, !isInputEnded else { return }
         // Taken at once: more may be on its way at a time.
         let target = min(window * 2, connection.service.limits.streamWindow)
         let growth = max(0, target - window)
@@ -237,7 +250,8 @@ final class HTTP2ServerStream: ClientStream {
     func exchangeEnded(_ end: ExchangeEnd) {
         switch end {
         // A stream whose request goes on is reset behind the answer's last frame.
-        case .complete, .early, .awaitsRequestEnd: break
+        case .complete, .early, .awaitsRequestEnd:
+            lastBytesDeadline = connection.loop.clock.deadline(after: connection.service.limits.bodyIdle)
         case .cutOff: reset(.internalError)
         case .relayLost: reset(.cancel)
         }

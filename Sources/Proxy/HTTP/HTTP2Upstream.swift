@@ -138,11 +138,13 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
             }
             for setting in settings where setting.parameter == .maxConcurrentStreams { maximumStreams = setting.value }
         case .goAway(let last, _, _):
+            // Before the requests are tried again, so that they go elsewhere.
+            leave()
             for (id, stream) in streams where id > last {
                 streams[id] = nil
                 stream.lost(.broken("the upstream turned the request away"), wasUnprocessed: true)
             }
-            leave()
+            settle()
         case .settings(.ack), .rstStream, .priority, .ping, .windowUpdate, .pushPromise, .alternativeService, .origin: break
         }
     }
@@ -283,13 +285,13 @@ final class HTTP2UpstreamStream: UpstreamStream {
 
     func finish(reuse: Bool) {
         request = nil
-        guard id != nil else { return connection.discard() }
+        if id == nil, !isClosed { connection.discard() }
     }
 
     func abandon(_ work: ClientWork?) {
         request = nil
-        guard let id else { return connection.discard() }
         guard !isClosed else { return }
+        guard let id else { return connection.discard() }
         connection.write(id, .rstStream(.cancel))
         connection.flush()
     }

@@ -27,21 +27,20 @@ package enum HeadParser {
 
     /// - Parameter bytes: the head with its empty line, without empty lines before it.
     package static func request(_ bytes: ByteBuffer, limits: Limits) throws(HeadFault) -> (line: RequestLine, section: FieldSection) {
-        var section = FieldSection(bytes: bytes)
-        let result: Result<RequestLine, HeadFault> = bytes.withUnsafeReadableBytes { pointer in
-            let end = lineEnd(pointer, from: 0)
-            return requestLine(pointer, end).flatMap { line in
-                fields(pointer, from: end &+ 2, limits, into: &section.lines).map { line }
-            }
-        }
-        return (try result.get(), section)
+        try head(bytes, limits, requestLine)
     }
 
     package static func response(_ bytes: ByteBuffer, limits: Limits) throws(HeadFault) -> (line: StatusLine, section: FieldSection) {
+        try head(bytes, limits, statusLine)
+    }
+
+    private static func head<Line>(
+        _ bytes: ByteBuffer, _ limits: Limits, _ startLine: (UnsafeRawBufferPointer, Int) -> Result<Line, HeadFault>
+    ) throws(HeadFault) -> (line: Line, section: FieldSection) {
         var section = FieldSection(bytes: bytes)
-        let result: Result<StatusLine, HeadFault> = bytes.withUnsafeReadableBytes { pointer in
+        let result: Result<Line, HeadFault> = bytes.withUnsafeReadableBytes { pointer in
             let end = lineEnd(pointer, from: 0)
-            return statusLine(pointer, end).flatMap { line in
+            return startLine(pointer, end).flatMap { line in
                 fields(pointer, from: end &+ 2, limits, into: &section.lines).map { line }
             }
         }

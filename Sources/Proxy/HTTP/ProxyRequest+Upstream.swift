@@ -152,7 +152,7 @@ extension ProxyRequest {
             log.bytesOut += bytes.readableBytes
             if relay?.receiveFromUpstream(bytes) == false { return }
             client?.sendBody(bytes)
-            setTimer(relay == nil && !exchange.isRelaying ? .bodyIdle : .relayIdle)
+            setTimer(exchange.isRelaying ? .relayIdle : .bodyIdle)
         case .reject(let fault): reject(fault)
         }
     }

@@ -116,8 +116,8 @@ final class ProxyRequest {
                     return fail("the request comes too slowly", .requestTimeout)
                 }
                 setTimer(.bodyIdle)
-            } else if relay != nil {
-                setTimer(.relayIdle)
+            } else {
+                setTimer(exchange.isRelaying ? .relayIdle : .bodyIdle)
             }
         case .discard, .finish: break
         }

@@ -77,9 +77,9 @@ package final class ProxyService: Sendable {
         }
     }
 
-    /// Counts a request of a client that may have many at once; nil if it has too many.
+    /// Counts a request of a client that may have many at once; nil if it has too many. A trusted proxy speaks for many clients.
     func beginWork(for identity: ClientIdentity) -> (token: ClientWork?, Void)? {
-        guard limits.requestsInFlightPerClient < .max, let ip = identity.ip else { return (nil, ()) }
+        guard limits.requestsInFlightPerClient < .max, !identity.isTrusted, let ip = identity.ip else { return (nil, ()) }
         return work.begin(for: ip).map { ($0, ()) }
     }
 

@@ -46,6 +46,7 @@ package enum RequestRules {
         method: FieldSection.Span, path: FieldSection.Span, authority: FieldSection.Span?, protocol: FieldSection.Span?,
         _ section: FieldSection, endStream: Bool, forwarded: Forwarded
     ) -> Result<CheckedRequest, RequestRefusal> {
+        guard section.withBytes(method, { !$0.isEmpty && $0.allSatisfy(HeaderBytes.isToken) }) else { return .failure(.bad("bad :method")) }
         let kind = section.withBytes(method) { CheckedRequest.Method($0) }
         var request = CheckedRequest(
             method: kind, methodName: method, target: .root, authority: .empty, framing: .none, version: .http2, keepAlive: true,

@@ -242,6 +242,17 @@ class SUITE(Suite):
         # What the allocator keeps for the next time.
         before.check_memory(32, "afterwards")
 
+    @test
+    def whole_answers_that_never_get_a_window(self):
+        """Each is complete as far as the web service knows; only the client does not take it."""
+        before = Holdings(self.chain.gateway.process)
+        with self.open(settings=setting(INITIAL_WINDOW_SIZE, 0), timeout=15, refill=False) as h2:
+            h2.ready()
+            streams = [h2.request("/bytes/10000") for _ in range(100)]
+            h2.until(lambda: h2.goaway is not None or all(
+                h2.responses.get(one) and h2.responses[one].reset is not None for one in streams), "the streams are given up after 3 s")
+        before.wait_for_return(10)
+
     # The other side of a stream
 
     @test
