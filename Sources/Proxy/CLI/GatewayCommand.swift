@@ -52,6 +52,9 @@ struct GatewayCommand: AsyncParsableCommand {
         help: ArgumentHelp("Threads that carry the tunnel; peers are spread over them by their keys. (default: 1)", valueName: "number"))
     var loops: String?
 
+    @Option(help: ArgumentHelp("Where to append a JSON line for each request; - is standard output. (default: off)", valueName: "file"))
+    var accessLog: String?
+
     @Flag(help: "Tests the configuration, prints every fault, and ends.")
     var check = false
 
@@ -73,7 +76,7 @@ struct GatewayCommand: AsyncParsableCommand {
             "https-port": httpsPort,
             "wireguard-port": wireguardPort, "wireguard-key-file": wireguardKeyFile, "tls-cert-file": tlsCertFile,
             "tls-key-file": tlsKeyFile,
-            "acme-email": acmeEmail,
+            "acme-email": acmeEmail, "access-log": accessLog,
         ])
         for (name, values) in ["route": route, "https": https, "http": http, "cert": cert, "key": key, "trusted-proxy": trustedProxy]
         where !values.isEmpty {

@@ -99,10 +99,12 @@ package final class PublicListener: Sendable {
         switch kind {
         case .http: try service.configure(channel, scheme: .http)
         case .https(let front):
-            let hello = HandshakeDeadline(channel, clock: service.clock(of: channel.eventLoop), limit: service.limits.header)
+            let hello = HandshakeWatch(
+                channel, clock: service.clock(of: channel.eventLoop), counters: service.counters(of: channel.eventLoop),
+                limit: service.limits.header)
             let handler = front.makeTLSHandler { coverage in
                 let negotiation = ProtocolNegotiation { version in
-                    hello.end()
+                    hello.established()
                     // Said hello after the others were told to end.
                     if connections.isDraining.load(ordering: .acquiring) { throw ChannelError.eof }
                     try service.configure(channel, scheme: .https, speaks: version, coverage: coverage)
@@ -130,24 +132,34 @@ package final class PublicListener: Sendable {
     }
 }
 
-/// Closes the connection of a client that connects and does not say hello.
-private final class HandshakeDeadline: ClockWatcher {
+/// Of a TLS handshake: how it ends is counted, and the connection of a client that connects and does not say hello is closed.
+private final class HandshakeWatch: ClockWatcher {
     private let channel: any Channel
     private let clock: ConnectionClock
+    private let counters: HTTPCounters
+    private var isOver = false
     let deadline: NIODeadline
 
-    init(_ channel: any Channel, clock: ConnectionClock, limit: TimeAmount) {
+    init(_ channel: any Channel, clock: ConnectionClock, counters: HTTPCounters, limit: TimeAmount) {
         self.channel = channel
         self.clock = clock
+        self.counters = counters
         deadline = clock.deadline(after: limit)
         clock.add(self)
-        channel.closeFuture.assumeIsolated().whenComplete { _ in self.end() }
+        channel.closeFuture.assumeIsolated().whenComplete { _ in self.end { self.counters.tlsFailed(.failed) } }
     }
 
-    func end() { clock.remove(self) }
+    func established() { end { counters.tlsEstablished() } }
 
     func deadlineReached() {
-        end()
+        end { counters.tlsFailed(.timeout) }
         channel.close(promise: nil)
+    }
+
+    private func end(_ count: () -> Void) {
+        guard !isOver else { return }
+        isOver = true
+        clock.remove(self)
+        count()
     }
 }

@@ -5,23 +5,34 @@ package struct ErrorPage: Equatable, Sendable {
     package var status: Int
     package var text: String
     package var fields: [(String, String)] = []
+    /// How it is counted, if it is the client's fault.
+    var refusal: HTTPCounters.Refusal?
+
+    init(status: Int, text: String, fields: [(String, String)] = [], refusal: HTTPCounters.Refusal? = nil) {
+        self.status = status
+        self.text = text
+        self.fields = fields
+        self.refusal = refusal
+    }
 
     package static func == (one: ErrorPage, other: ErrorPage) -> Bool {
         one.status == other.status && one.text == other.text && one.fields.elementsEqual(other.fields, by: ==)
     }
 
-    package static let tunnelNotFound = ErrorPage(status: 404, text: "Tunnel not found")
-    package static let tunnelDisabled = ErrorPage(status: 503, text: "Tunnel disabled")
+    package static let tunnelNotFound = ErrorPage(status: 404, text: "Tunnel not found", refusal: .unknownHost)
+    package static let tunnelDisabled = ErrorPage(status: 503, text: "Tunnel disabled", refusal: .disabled)
     package static let badGateway = ErrorPage(status: 502, text: "Bad Gateway")
     package static let gatewayTimeout = ErrorPage(status: 504, text: "Gateway Timeout")
-    package static let requestTimeout = ErrorPage(status: 408, text: "Request Timeout")
-    package static let misdirected = ErrorPage(status: 421, text: "Misdirected Request")
-    package static let headerTooLarge = ErrorPage(status: 431, text: "Request Header Fields Too Large")
+    package static let misdirected = ErrorPage(status: 421, text: "Misdirected Request", refusal: .misdirected)
+    package static let headerTooLarge = ErrorPage(status: 431, text: "Request Header Fields Too Large", refusal: .headerTooLarge)
+    package static let requestLineTooLong = ErrorPage(status: 414, text: "URI Too Long", refusal: .headerTooLarge)
 
-    package static let requestLineTooLong = ErrorPage(status: 414, text: "URI Too Long")
+    static func requestTimeout(_ refusal: HTTPCounters.Refusal) -> ErrorPage {
+        ErrorPage(status: 408, text: "Request Timeout", refusal: refusal)
+    }
 
     package static func tooManyRequests(retryAfter: Int) -> ErrorPage {
-        ErrorPage(status: 429, text: "Too Many Requests", fields: [("Retry-After", "\(retryAfter)")])
+        ErrorPage(status: 429, text: "Too Many Requests", fields: [("Retry-After", "\(retryAfter)")], refusal: .clientLimit)
     }
 
     package static func unavailable(retryAfter: Int) -> ErrorPage {
@@ -30,7 +41,14 @@ package struct ErrorPage: Equatable, Sendable {
 
     package static func refusal(_ refusal: RequestRefusal) -> ErrorPage {
         let fields = refusal.allow.map { [("Allow", $0)] } ?? []
-        return ErrorPage(status: refusal.status, text: "\(StatusText.phrase(refusal.status)): \(refusal.reason)", fields: fields)
+        let kind: HTTPCounters.Refusal =
+            switch refusal.status {
+            case 405: .methodNotAllowed
+            case 501: .notImplemented
+            default: .badRequest
+            }
+        return ErrorPage(
+            status: refusal.status, text: "\(StatusText.phrase(refusal.status)): \(refusal.reason)", fields: fields, refusal: kind)
     }
 
     /// 301 lets a client turn POST into GET, 308 does not.
@@ -50,7 +68,7 @@ package struct ErrorPage: Equatable, Sendable {
 
     static func fault(_ fault: HeadFault) -> ErrorPage {
         switch fault {
-        case .version: ErrorPage(status: 505, text: "HTTP Version Not Supported")
+        case .version: ErrorPage(status: 505, text: "HTTP Version Not Supported", refusal: .badRequest)
         case .requestLineTooLong: requestLineTooLong
         case .fieldTooLong, .sectionTooLong, .tooManyFields: headerTooLarge
         case .lineEnd, .requestLine, .statusLine, .obsoleteFold, .fieldName, .fieldValue, .chunkSize, .chunkExtension, .chunkEnd,

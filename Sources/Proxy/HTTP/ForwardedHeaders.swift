@@ -13,12 +13,21 @@ package struct ClientIdentity: Sendable {
     /// Of the peer: without port; an IPv4-mapped address as IPv4.
     package let address: String
     package let scheme: Scheme
+    /// "1.2" or "1.3"; `nil` without TLS, or where nobody asks.
+    var tlsVersion: String?
     let ip: IPAddress?
     let isTrusted: Bool
     private let trusted: TrustedProxies
     private let peer: Client
     /// The lines for the last host: a client seldom asks for a second one on its connection.
     private var cached: (host: String, lines: ByteBuffer) = ("", ByteBuffer())
+
+    struct Told {
+        /// The client's: the peer's unless that is trusted.
+        var address: String
+        /// If the peer gave one, and is trusted.
+        var requestID: String?
+    }
 
     private struct Client: Sendable {
         var address: String
@@ -46,11 +55,13 @@ package struct ClientIdentity: Sendable {
     }
 
     /// Writes the field lines that tell of the client. `host` is normalised: its letters need no quoting, except in an IPv6 literal.
-    /// - Returns: the client's address, which is the peer's unless that is trusted.
     @discardableResult
-    mutating func write(host: String, request: CheckedRequest, requestID: RequestID, into buffer: inout ByteBuffer) -> String {
+    mutating func write(host: String, request: CheckedRequest, requestID: RequestID, into buffer: inout ByteBuffer) -> Told {
+        var givenID: String?
         if isTrusted, let span = request.requestID, (1...Self.maximumRequestID).contains(span.count) {
-            buffer.writeString("X-Request-Id: \(request.section.text(span))\r\n")
+            let text = request.section.text(span)
+            buffer.writeString("X-Request-Id: \(text)\r\n")
+            givenID = text
         } else {
             requestID.write(into: &buffer)
         }
@@ -68,7 +79,7 @@ package struct ClientIdentity: Sendable {
             }
             buffer.writeImmutableBuffer(cached.lines)
         }
-        return client.address
+        return Told(address: client.address, requestID: givenID)
     }
 
     /// The client that a trusted peer speaks for, and the chain with that peer at its end.

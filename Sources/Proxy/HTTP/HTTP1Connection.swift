@@ -58,7 +58,7 @@ final class HTTP1Connection: ChannelDuplexHandler, RemovableChannelHandler, Cloc
         self.loop = loop
         self.identity = identity
         hosts = HostCache(router: service.router, coverage: coverage)
-        exchange = ProxyRequest(service: service, loop: loop)
+        exchange = ProxyRequest(service: service, loop: loop, isHTTP2: false)
         writer = ResponseWriter(allocator: allocator)
     }
 
@@ -164,7 +164,6 @@ final class HTTP1Connection: ChannelDuplexHandler, RemovableChannelHandler, Cloc
         version = request.version
         keepsAlive = request.keepAlive && !isQuiescing && requests < service.limits.requestsPerConnection
         guard let work = service.beginWork(for: identity) else {
-            loop.counters.refused(.clientRequests)
             keepsAlive = false
             return exchange.refuse(
                 .tooManyRequests(retryAfter: service.limits.retryAfter), request: request, from: self, hasBody: true, identity: identity)
@@ -187,7 +186,6 @@ final class HTTP1Connection: ChannelDuplexHandler, RemovableChannelHandler, Cloc
         case .idle:
             keepsAlive = false
             phase = .exchanging
-            loop.counters.refused(.malformed)
             exchange.refuse(page, request: nil, from: self, hasBody: true, identity: identity)
         case .exchanging:
             keepsAlive = false
@@ -228,10 +226,9 @@ final class HTTP1Connection: ChannelDuplexHandler, RemovableChannelHandler, Cloc
         isRelay = true
         keepsAlive = false
         body = nil
-        loop.counters.connectionUpgraded()
     }
 
-    func send(_ page: ErrorPage, accept: String?, requestID: RequestID, isHEAD: Bool) {
+    func send(_ page: ErrorPage, accept: String?, requestID: RequestID, isHEAD: Bool) -> Int {
         if exchange.exchange.facts.hasBody, !exchange.exchange.isRequestComplete { keepsAlive = false }
         let (fields, text) = page.render(accept: accept, requestID: requestID.text)
         writer.writeHead(
@@ -239,6 +236,7 @@ final class HTTP1Connection: ChannelDuplexHandler, RemovableChannelHandler, Cloc
             framing: .plain)
         if !isHEAD { sendBody(ByteBuffer(string: text)) }
         flush()
+        return isHEAD ? 0 : text.utf8.count
     }
 
     func sendBody(_ bytes: ByteBuffer) { writer.writeBody(bytes) { write($0) } }
@@ -338,10 +336,9 @@ final class HTTP1Connection: ChannelDuplexHandler, RemovableChannelHandler, Cloc
         guard ownDeadline <= loop.clock.now else { return exchange.deadlineReached() }
         switch (timer, phase) {
         case (.header, .idle):
-            loop.counters.refused(.headerTimeout)
             keepsAlive = false
             phase = .exchanging
-            exchange.refuse(.requestTimeout, request: nil, from: self, hasBody: true, identity: identity)
+            exchange.refuse(.requestTimeout(.headerTimeout), request: nil, from: self, hasBody: true, identity: identity)
         case (.keepAlive, .idle) where DrainWatch.buffered(context?.channel) > 0: linger()
         case (.linger, .lingering) where !isOutputClosed && DrainWatch.buffered(context?.channel) > 0: setTimer(.linger)
         case (.header, _), (.keepAlive, _), (.requestEnd, _), (.linger, _): close()

@@ -215,10 +215,15 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        loop.counters.refused(Self.isFlood(error) ? .http2Flood : .http2Error)
         // The stream was reset, and the connection goes on.
         if error is NIOHTTP2Errors.StreamError { return flushSoon() }
-        loop.counters.refused(.malformed)
         linger(reads: false)
+    }
+
+    private static func isFlood(_ error: any Error) -> Bool {
+        error is NIOHTTP2Errors.ExcessiveRSTFrames || error is NIOHTTP2Errors.ExcessiveEmptyDataFrames
+            || error is NIOHTTP2Errors.ExcessiveContinuationFrames || error is NIOHTTP2Errors.ExcessiveOutboundFrameBuffering
     }
 
     func channelInactive(context: ChannelHandlerContext) {

@@ -28,7 +28,7 @@ final class HTTP2ServerStream: ClientStream {
         self.id = id
         self.connection = connection
         window = min(HTTP2Window.initial, connection.service.limits.streamWindow)
-        exchange = ProxyRequest(service: connection.service, loop: connection.loop)
+        exchange = ProxyRequest(service: connection.service, loop: connection.loop, isHTTP2: true)
     }
 
     // MARK: Frames from the client
@@ -38,11 +38,13 @@ final class HTTP2ServerStream: ClientStream {
         let checked: Result<CheckedRequest, RequestRefusal>
         switch HTTP2Fields.section(headers, limits: service.limits) {
         case .failure(let fault):
-            connection.loop.counters.refused(.malformed)
             return exchange.refuse(.fault(fault), request: nil, from: self, hasBody: !endStream, identity: connection.identity)
         case .success(let (section, pseudo)):
             // Checked by NIO's handler, which knows the pseudo-header fields of each kind of request.
-            guard let method = pseudo.method else { return reset(.protocolError) }
+            guard let method = pseudo.method else {
+                connection.loop.counters.refused(.http2Error)
+                return reset(.protocolError)
+            }
             if pseudo.scheme?.isEmpty ?? false {
                 return exchange.refuse(
                     .refusal(.bad("empty :scheme")), request: nil, from: self, hasBody: !endStream, identity: connection.identity)
@@ -56,7 +58,6 @@ final class HTTP2ServerStream: ClientStream {
             exchange.refuse(.refusal(refusal), request: nil, from: self, hasBody: !endStream, identity: connection.identity)
         case .success(let request):
             guard let work = service.beginWork(for: connection.identity) else {
-                connection.loop.counters.refused(.clientRequests)
                 return exchange.refuse(
                     .tooManyRequests(retryAfter: service.limits.retryAfter), request: request, from: self, hasBody: !endStream,
                     identity: connection.identity)
@@ -131,11 +132,12 @@ final class HTTP2ServerStream: ClientStream {
         heldHead = Self.head(200, section, length: nil)
     }
 
-    func send(_ page: ErrorPage, accept: String?, requestID: RequestID, isHEAD: Bool) {
+    func send(_ page: ErrorPage, accept: String?, requestID: RequestID, isHEAD: Bool) -> Int {
         if exchange.request?.section.value(of: "content-type").map({ isGRPC($0) }) ?? false {
             heldHead = Self.grpcHead(page)
             sendEnd(nil)
-            return flush()
+            flush()
+            return 0
         }
         let (fields, text) = page.render(accept: accept, requestID: requestID.text)
         var headers = HPACKHeaders([(":status", String(page.status))])
@@ -145,6 +147,7 @@ final class HTTP2ServerStream: ClientStream {
         if !isHEAD { heldData = ByteBuffer(string: text) }
         sendEnd(nil)
         flush()
+        return isHEAD ? 0 : text.utf8.count
     }
 
     private func isGRPC(_ type: FieldSection.Span) -> Bool {

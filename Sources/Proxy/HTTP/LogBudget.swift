@@ -6,14 +6,14 @@ import Synchronization
 package final class LogBudget: Sendable {
     package enum Kind: Int, CaseIterable, Sendable {
         case notFound, disabled, proxyError, refusedTimestamp, timestampFarAhead, endpointChanged
-        /// One line a minute: under a flood they come and go each second.
-        case underLoad, acceptPaused
+        /// One line a minute: under a flood they come and go each second, and a full disk stays full.
+        case underLoad, acceptPaused, accessLog
 
         fileprivate var lines: (count: Int, window: TimeAmount) {
             switch self {
             case .notFound, .disabled, .proxyError, .refusedTimestamp, .timestampFarAhead, .endpointChanged:
                 (LogBudget.linesPerSecond, .seconds(1))
-            case .underLoad, .acceptPaused: (1, .minutes(1))
+            case .underLoad, .acceptPaused, .accessLog: (1, .minutes(1))
             }
         }
     }

@@ -25,7 +25,7 @@ extension ProxyRequest {
         case .gateway:
             var added = ByteBuffer()
             added.reserveCapacity(256)
-            identity.write(host: host, request: request, requestID: requestID, into: &added)
+            log.told(identity.write(host: host, request: request, requestID: requestID, into: &added))
             outgoing = OutgoingRequest(request: request, host: route.hostHeader ?? host, added: added)
         case .agent:
             outgoing = OutgoingRequest(request: request, host: route.hostHeader ?? request.authorityText, added: ByteBuffer())
@@ -62,6 +62,7 @@ extension ProxyRequest {
                 attach(stream)
                 flushUpstream()
             case .failure(let failure):
+                loop.counters.upstreamFailed(.init(failure))
                 fail(failure.description, .failure(failure, limits: service.limits))
             }
         }
@@ -71,6 +72,7 @@ extension ProxyRequest {
     func attach(_ stream: any UpstreamStream) {
         guard case .sendHead = exchange.connected(), let outgoing, let client else { return stream.finish(reuse: true) }
         upstream = stream
+        log.attached()
         stream.lease(to: self)
         stream.setReadPaused(!client.isWritable)
         stream.send(outgoing)
@@ -130,7 +132,10 @@ extension ProxyRequest {
             guard accept == WebSocketHandshake.accept(key) else { return reject(.wrongWebSocketAccept) }
         }
         outgoing = nil
-        if token == "websocket" { relay = WebSocketRelay() }
+        if token == "websocket" {
+            relay = WebSocketRelay()
+            loop.counters.connectionOpened(.websocket)
+        }
         loop.upgraded[ObjectIdentifier(self)] = self
         client.sendUpgrade(response, token: token)
         client.flush()
@@ -198,15 +203,23 @@ extension ProxyRequest {
         upstream = nil
         switch exchange.upstreamLost(wasReused: stream.isReused, wasUnprocessed: wasUnprocessed) {
         case .retry:
+            loop.counters.requestRetried()
             if exchange.isRequestComplete { heldEnd = .some(nil) }
             connect()
-        case .answer: fail(failure.description, .failure(failure, limits: service.limits))
-        case .abort: fail(failure.description, nil)
+        case .answer:
+            loop.counters.upstreamFailed(.init(failure))
+            fail(failure.description, .failure(failure, limits: service.limits))
+        case .abort:
+            loop.counters.upstreamFailed(.init(failure))
+            fail(failure.description, nil)
         case .none: break
         }
     }
 
-    func reject(_ fault: ResponseFault) { fail(fault.reason, .badGateway) }
+    func reject(_ fault: ResponseFault) {
+        loop.counters.upstreamFailed(.broken)
+        fail(fault.reason, .badGateway)
+    }
 
     func releaseUpstream(reuse: Bool) {
         upstream?.finish(reuse: reuse)

@@ -32,10 +32,10 @@ final class ProxyRequest {
     var pace = BodyPace()
     var relay: WebSocketRelay?
 
-    init(service: ProxyService, loop: ProxyLoop) {
+    init(service: ProxyService, loop: ProxyLoop, isHTTP2: Bool) {
         self.service = service
         self.loop = loop
-        log = RequestLog(service: service, loop: loop)
+        log = RequestLog(service: service, loop: loop, isHTTP2: isHTTP2)
     }
 
     var isActive: Bool { client != nil }
@@ -97,7 +97,7 @@ final class ProxyRequest {
         self.client = client
         self.request = request
         requestID = service.nextRequestID()
-        if let request { log.begin(request, identity: identity, requestID: requestID) }
+        log.begin(request, identity: identity, requestID: requestID)
         exchange = ProxyExchange(.init(isHTTP10: false, wantsUpgrade: false, hasBody: hasBody, isIdempotent: false))
         answer(page)
     }
@@ -112,8 +112,7 @@ final class ProxyRequest {
             needsUpstreamFlush = true
             if exchange.isUnanswered {
                 guard pace.receive(bytes.readableBytes, now: loop.clock.now, limits: service.limits) else {
-                    log.refused(.bodyTooSlow)
-                    return fail("the request comes too slowly", .requestTimeout)
+                    return fail("the request comes too slowly", .requestTimeout(.bodyTooSlow))
                 }
                 setTimer(.bodyIdle)
             } else {
@@ -190,14 +189,17 @@ final class ProxyRequest {
         switch timer {
         case .none: break
         case .connect:
+            loop.counters.upstreamFailed(.unreachable)
             fail(
                 "no connection within \(service.limits.connect.nanoseconds / 1_000_000) ms",
                 .unavailable(retryAfter: service.limits.retryAfter))
-        case .responseHead: fail("no response in time", .gatewayTimeout)
-        case .bodyIdle where exchange.isRequestComplete: fail("response stalled", .gatewayTimeout)
-        case .bodyIdle:
-            log.refused(.bodyTooSlow)
-            fail("request stalled", .requestTimeout)
+        case .responseHead:
+            loop.counters.upstreamFailed(.noResponse)
+            fail("no response in time", .gatewayTimeout)
+        case .bodyIdle where exchange.isRequestComplete:
+            loop.counters.upstreamFailed(.noResponse)
+            fail("response stalled", .gatewayTimeout)
+        case .bodyIdle: fail("request stalled", .requestTimeout(.bodyIdle))
         case .relayIdle: fail("nothing moved", nil)
         case .drain: fail("the proxy ends", nil)
         }
@@ -208,7 +210,7 @@ final class ProxyRequest {
     /// The upstream failed the request, or the client did.
     /// - Parameter page: for the client; nil, or a response that has begun, cuts the client off: it must not take half for the whole.
     func fail(_ error: String, _ page: ErrorPage?) {
-        if let route { log.proxyError(route, error) }
+        log.failed(error)
         abandonUpstream()
         guard let page, exchange.isUnanswered else { return finish(exchange.isRelaying ? .relayLost : .cutOff) }
         answer(page)
@@ -217,11 +219,11 @@ final class ProxyRequest {
     func answer(_ page: ErrorPage) {
         guard let client else { return }
         let accept = request.flatMap { request in request.section.value(of: "accept").map { request.section.text($0) } }
-        log.answered(page.status)
+        log.answered(page)
         heldBody = []
         heldEnd = nil
         let end = exchange.answer()
-        client.send(page, accept: accept, requestID: requestID, isHEAD: isHEAD)
+        log.bytesOut += client.send(page, accept: accept, requestID: requestID, isHEAD: isHEAD)
         switch end {
         case .finish: finish(.complete)
         case .finishEarly: finish(.early)
@@ -241,6 +243,7 @@ final class ProxyRequest {
     private func end(status: ExchangeEnd?) {
         log.end(request)
         if !loop.upgraded.isEmpty { loop.upgraded[ObjectIdentifier(self)] = nil }
+        if relay != nil { loop.counters.connectionClosed(.websocket) }
         client = nil
         upstream = nil
         work = nil

@@ -1,6 +1,7 @@
 import Inet
 import Logging
 import NIOCore
+import NIOSSL
 import Synchronization
 
 /// Where a proxy stands, which decides what it may believe.
@@ -16,11 +17,13 @@ package protocol HostCoverage: Sendable {
     func covers(_ host: String) -> Bool
 }
 
-/// What all connections of one proxy share: router, limits, and for each event loop a clock and a pool.
+/// What all connections of one proxy share: router, limits, and for each event loop a clock, a pool and counters.
 package final class ProxyService: Sendable {
     package let mode: ProxyMode
     package let limits: ProxyLimits
     package let logger: Logger
+    /// A record for each request goes there, when it is over.
+    let accessLog: AccessLogFile?
     let router: any RequestRouter
     let logBudget = LogBudget()
     private let connector: UpstreamConnector
@@ -32,13 +35,15 @@ package final class ProxyService: Sendable {
     /// - Parameter firstRequestID: request ids count from here; drawn at random by programs, so that two runs do not share ids.
     package init(
         mode: ProxyMode, router: any RequestRouter, connector: @escaping UpstreamConnector, limits: ProxyLimits = ProxyLimits(),
-        trustedProxies: TrustedProxies = TrustedProxies(), firstRequestID: UInt64 = 1, logger: Logger
+        trustedProxies: TrustedProxies = TrustedProxies(), firstRequestID: UInt64 = 1, accessLog: AccessLogFile? = nil,
+        logger: Logger
     ) {
         self.mode = mode
         self.router = router
         self.connector = connector
         self.limits = limits
         self.logger = logger
+        self.accessLog = accessLog
         requestIDs = Atomic(firstRequestID)
         work = ClientWorkLimiter(maximum: limits.requestsInFlightPerClient)
         trusted = Mutex(trustedProxies)
@@ -67,7 +72,8 @@ package final class ProxyService: Sendable {
     ) throws {
         let operations = channel.pipeline.syncOperations
         let loop = loop(channel.eventLoop)
-        let identity = ClientIdentity(channel.remoteAddress, scheme: scheme, trusted: trustedProxies)
+        var identity = ClientIdentity(channel.remoteAddress, scheme: scheme, trusted: trustedProxies)
+        if accessLog != nil, scheme == .https { identity.tlsVersion = (try? operations.nioSSL_tlsVersion())?.number }
         switch speaks {
         case .http1:
             try operations.addHandler(
@@ -104,6 +110,18 @@ package final class ProxyService: Sendable {
     /// The clock and pool of the loop that this is called on.
     package func clock(of eventLoop: any EventLoop) -> ConnectionClock { loop(eventLoop).clock }
 
+    /// The counters of the loop that this is called on.
+    package func counters(of eventLoop: any EventLoop) -> HTTPCounters { loop(eventLoop).counters }
+
+    /// What all loops have counted.
+    package func httpTotals() async -> HTTPTotals {
+        var totals = HTTPTotals()
+        for (_, bound) in loops.withLock({ $0 }) {
+            if let counted = try? await bound.eventLoop.submit({ bound.value.totals }).get() { totals.add(counted) }
+        }
+        return totals
+    }
+
     func nextRequestID() -> RequestID { RequestID(number: requestIDs.wrappingAdd(1, ordering: .relaxed).oldValue) }
 
     private func loop(_ eventLoop: any EventLoop) -> ProxyLoop {
@@ -129,6 +147,24 @@ final class ProxyLoop {
     init(eventLoop: any EventLoop, connector: @escaping UpstreamConnector, limits: ProxyLimits) {
         self.eventLoop = eventLoop
         clock = ConnectionClock(eventLoop: eventLoop, interval: limits.clockInterval)
-        pool = UpstreamPool(eventLoop: eventLoop, connector: connector, limits: limits, clock: clock)
+        pool = UpstreamPool(eventLoop: eventLoop, connector: connector, limits: limits, clock: clock, counters: counters)
+    }
+
+    var totals: HTTPTotals {
+        var totals = counters.totals
+        totals.upstreamIdle = UInt64(clamping: pool.idleCount)
+        return totals
+    }
+}
+
+extension TLSVersion {
+    /// As people write it.
+    fileprivate var number: String {
+        switch self {
+        case .tlsv1: "1.0"
+        case .tlsv11: "1.1"
+        case .tlsv12: "1.2"
+        case .tlsv13: "1.3"
+        }
     }
 }

@@ -1,44 +1,100 @@
 import NIOCore
 
-/// What is kept of a request until it can be told: for lines of debugging, and for the counters. Nothing is made that nobody wants.
+/// What is kept of a request until it is over and can be told: to the counters, the access log, and lines of debugging. Texts are made
+/// only if somebody wants them.
 struct RequestLog {
     private let access: AccessLog
-    private let loop: ProxyLoop
+    private let file: AccessLogFile?
+    private let counters: HTTPCounters
+    private let isHTTP2: Bool
     private var route: Route?
     private var requestID = RequestID(number: 0)
-    private var started = NIODeadline.uptimeNanoseconds(0)
+    private var began = NIODeadline.uptimeNanoseconds(0)
+    private var wallClock = (seconds: 0, nanoseconds: 0)
+    private var connected: NIODeadline?
+    private var headReceived: NIODeadline?
     private var status = 0
+    private var client = ""
+    /// Of the proxy in front, if that is trusted.
+    private var givenID: String?
+    private var tlsVersion: String?
+    private var error: String?
     var bytesIn = 0
     var bytesOut = 0
 
-    init(service: ProxyService, loop: ProxyLoop) {
-        self.loop = loop
+    init(service: ProxyService, loop: ProxyLoop, isHTTP2: Bool) {
         access = AccessLog(service.logger, budget: service.logBudget, eventLoop: loop.eventLoop)
+        file = service.accessLog
+        counters = loop.counters
+        self.isHTTP2 = isHTTP2
     }
 
-    mutating func begin(_ request: CheckedRequest, identity: ClientIdentity, requestID: RequestID) {
+    /// - Parameter request: `nil` if what came was none.
+    mutating func begin(_ request: CheckedRequest?, identity: ClientIdentity, requestID: RequestID) {
         self.requestID = requestID
         (route, status, bytesIn, bytesOut) = (nil, 0, 0, 0)
-        guard access.isDebug else { return }
-        started = .now()
-        access.incoming(request, client: identity, requestID: requestID)
+        began = .now()
+        if file != nil {
+            (connected, headReceived, error, givenID) = (nil, nil, nil, nil)
+            wallClock = Timestamp.now()
+            client = identity.address
+            tlsVersion = identity.tlsVersion
+        }
+        if access.isDebug, let request { access.incoming(request, client: identity, requestID: requestID) }
     }
 
     mutating func route(_ route: Route) { self.route = route }
 
+    /// What the upstream was told of the client.
+    mutating func told(_ told: ClientIdentity.Told) { if file != nil { (client, givenID) = (told.address, told.requestID) } }
+
+    /// There is a way to the upstream.
+    mutating func attached() { if file != nil { connected = .now() } }
+
     /// A response has begun.
-    mutating func head(_ code: Int) { if code >= 200 || code == 101 { status = code } }
+    mutating func head(_ code: Int) {
+        guard code >= 200 || code == 101 else { return }
+        status = code
+        if file != nil { headReceived = .now() }
+    }
 
-    mutating func answered(_ code: Int) { status = code }
-
-    func refused(_ refusal: HTTPCounters.Refusal) { loop.counters.refused(refusal) }
+    /// An answer of our own.
+    mutating func answered(_ page: ErrorPage) {
+        status = page.status
+        if let refusal = page.refusal { counters.refused(refusal) }
+        if file != nil, error == nil, page.status >= 400 { error = page.text }
+    }
 
     func notFound(host: String) { access.notFound(host: host) }
     func disabled(host: String) { access.disabled(host: host) }
-    func proxyError(_ route: Route, _ error: String) { access.proxyError(route, error) }
 
-    mutating func end(_ request: CheckedRequest?) {
-        guard access.isDebug, let request, let route else { return }
-        access.proxied(route, request, status: status, duration: .now() - started, requestID: requestID)
+    mutating func failed(_ error: String) {
+        if let route { access.proxyError(route, error) }
+        if file != nil { self.error = error }
+    }
+
+    /// Once for each `begin`.
+    func end(_ request: CheckedRequest?) {
+        let total = NIODeadline.now() - began
+        counters.requestEnded(route: route, status: status, bytesIn: bytesIn, bytesOut: bytesOut, duration: total)
+        if let file { file.write(record(request, total: total)) }
+        if access.isDebug, let request, let route {
+            access.proxied(route, request, status: status, duration: total, requestID: requestID)
+        }
+    }
+
+    private func record(_ request: CheckedRequest?, total: TimeAmount) -> RequestRecord {
+        let version =
+            switch request?.version {
+            case .http10: "http/1.0"
+            case .http11: "http/1.1"
+            case .http2: "h2"
+            case nil: isHTTP2 ? "h2" : "http/1.1"
+            }
+        return RequestRecord(
+            id: givenID ?? requestID.text, client: client, host: request?.authorityText ?? "", method: request?.methodText ?? "",
+            path: request?.targetText ?? "", status: status, bytesIn: bytesIn, bytesOut: bytesOut, connect: connected.map { $0 - began },
+            head: headReceived.map { $0 - began }, total: total, agent: route?.agentIP ?? "", route: route?.domain ?? "",
+            protocolName: version, tlsVersion: tlsVersion, error: error, time: wallClock)
     }
 }

@@ -7,16 +7,21 @@ final class UpstreamPool: ClockWatcher {
     private let eventLoop: any EventLoop
     private let connector: UpstreamConnector
     private let limits: ProxyLimits
+    private let counters: HTTPCounters
     private var idle: [UpstreamTarget: [HTTP1Upstream]] = [:]
     private var multiplexed: [UpstreamTarget: [HTTP2Upstream]] = [:]
     private(set) var idleCount = 0
     private(set) var deadline = NIODeadline.distantFuture
 
-    init(eventLoop: any EventLoop, connector: @escaping UpstreamConnector, limits: ProxyLimits, clock: ConnectionClock) {
+    init(
+        eventLoop: any EventLoop, connector: @escaping UpstreamConnector, limits: ProxyLimits, clock: ConnectionClock,
+        counters: HTTPCounters
+    ) {
         self.eventLoop = eventLoop
         self.connector = connector
         self.limits = limits
         self.clock = clock
+        self.counters = counters
     }
 
     /// A way that is there already.
@@ -39,6 +44,8 @@ final class UpstreamPool: ClockWatcher {
                     channel.close(promise: nil)
                     return completion(.failure(.broken("the connector gave a channel of another event loop")))
                 }
+                counters.upstreamOpened()
+                channel.closeFuture.assumeIsolated().whenComplete { [counters] _ in counters.upstreamClosed() }
                 do {
                     completion(.success(try stream(on: channel, target)))
                 } catch {

@@ -54,7 +54,8 @@ protocol ClientStream: AnyObject {
     /// Both sides change to another protocol.
     func sendUpgrade(_ response: CheckedResponse, token: String)
     /// A whole answer of ours.
-    func send(_ page: ErrorPage, accept: String?, requestID: RequestID, isHEAD: Bool)
+    /// - Returns: bytes of its body.
+    func send(_ page: ErrorPage, accept: String?, requestID: RequestID, isHEAD: Bool) -> Int
     func sendBody(_ bytes: ByteBuffer)
     /// In a relay: nothing more will be sent.
     func sendEnd(_ trailers: FieldSection?)

@@ -39,7 +39,8 @@ package enum AgentNode {
             let addresses = configuration.interface.addresses.map { "\(SocketEndpoint($0.address, port: configuration.listenPort))" }
             running.answerStatus(
                 routes: { proxy.targets.all.map { .init(domain: $0.domain, target: "\($0.target)", enabled: $0.enabled) } },
-                listeners: { addresses.map { .init(kind: "tunnel", address: $0) } })
+                listeners: { addresses.map { .init(kind: "tunnel", address: $0) } },
+                metrics: [{ text in text.add(await proxy.service.httpTotals()) }])
             for target in configuration.targets.all {
                 logger.info("Tunnel registered", metadata: ["domain": "\(target.domain)", "target": "\(target.target)"])
             }

@@ -13,6 +13,7 @@ extension GatewayConfiguration {
         if !trustedProxies.isEmpty { lines.append("trusted proxies \(trustedProxies.map(\.description).joined(separator: ", "))") }
         lines += certificates.map { "certificate \(LogText.escape($0.certificateFile))" }
         if certificates.isEmpty { lines.append("certificate by the internal CA") }
+        if let accessLog { lines.append("access log \(LogText.escape(accessLog))") }
         if let state = common.stateDirectory { lines.append("state \(LogText.escape(state))") }
         return lines.joined(separator: "\n") + "\n"
     }

@@ -3,7 +3,8 @@ package enum FixedSettings {
     package static func differences(_ old: GatewayConfiguration, _ new: GatewayConfiguration) -> [String] {
         names([
             ("https", old.https == new.https), ("http", old.http == new.http),
-            ("public-https-port", old.publicHTTPSPort == new.publicHTTPSPort), ("limits", old.limits.proxy == new.limits.proxy),
+            ("public-https-port", old.publicHTTPSPort == new.publicHTTPSPort), ("access-log", old.accessLog == new.accessLog),
+            ("limits", old.limits.proxy == new.limits.proxy),
         ]) + differences(old.interface, new.interface) + differences(old.common, new.common)
     }
 

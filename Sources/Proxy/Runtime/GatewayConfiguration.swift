@@ -15,8 +15,10 @@ package struct GatewayConfiguration: Sendable {
     package var limits: LimitSettings
     /// Those in front of the gateway whose word on who the client is counts.
     package var trustedProxies: [IPPrefix]
+    /// The path of the access log; "-" is standard output, `nil` is none.
+    package var accessLog: String?
 
-    static let keys = ["https", "http", "public-https-port", "trusted-proxies", "tunnel", "certificate", "limits"]
+    static let keys = ["https", "http", "public-https-port", "trusted-proxies", "access-log", "tunnel", "certificate", "limits"]
     private static let certificateKeys = ["cert", "key", "domains"]
 
     /// Builds the configuration; `nil` in its place if there is any fault.
@@ -33,6 +35,10 @@ package struct GatewayConfiguration: Sendable {
             port throws(ConfigurationFault) in
             UInt16(try port.integer(in: 1...65535))
         }
+        let accessLog = reader.value(reader.setting(flag: "access-log", key: "access-log")) { setting throws(ConfigurationFault) in
+            let path = try setting.string("the path of a file, or -")
+            return path == "-" ? path : SystemFiles.resolve(path, besides: setting.file)
+        }
         let routes = routes(&reader, interface: interface)
         let certificates = certificates(&reader)
         let limits = reader.limits(ProxyLimits())
@@ -48,7 +54,7 @@ package struct GatewayConfiguration: Sendable {
         let configuration = GatewayConfiguration(
             common: common, interface: interface, routes: routes, https: https, http: http,
             publicHTTPSPort: publicPort ?? https.first?.port ?? 443,
-            certificates: certificates, limits: limits, trustedProxies: trustedProxies)
+            certificates: certificates, limits: limits, trustedProxies: trustedProxies, accessLog: accessLog)
         return (configuration, reader.report)
     }
 

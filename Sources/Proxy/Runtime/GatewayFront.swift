@@ -9,12 +9,18 @@ struct GatewayFront: Sendable {
     let routes: PublishedRoutes
     private(set) var listeners: [PublicListener] = []
     private(set) var addresses: [Status.Listener] = []
+    /// One, or a second one that redirects.
     private let services: [ProxyService]
     private let limiter: ConnectionLimiter
+    let metrics: GatewayMetrics
+    private let accessLog: AccessLogFile?
     private let logger: Logger
 
     /// Opens the listeners, all or none.
-    init(_ configuration: GatewayConfiguration, _ running: RunningInterface, _ selector: CertificateSelector) async throws {
+    init(
+        _ configuration: GatewayConfiguration, _ running: RunningInterface, _ selector: CertificateSelector, _ accessLog: AccessLogFile?
+    ) async throws {
+        self.accessLog = accessLog
         logger = running.logger
         router = Router(tunnels: configuration.routes, logger: logger)
         limiter = ConnectionLimiter()
@@ -24,15 +30,17 @@ struct GatewayFront: Sendable {
         let firstRequestID = SystemEdges.random.nextUInt64()
         let service = ProxyService(
             mode: .gateway, router: router, connector: connector, limits: limits, trustedProxies: trusted,
-            firstRequestID: firstRequestID, logger: logger)
+            firstRequestID: firstRequestID, accessLog: accessLog, logger: logger)
         // Without HTTPS there is nothing to redirect to: then plain HTTP serves, as the original does without certificates.
         let plain =
             configuration.https.isEmpty
             ? service
             : ProxyService(
                 mode: .gateway, router: RedirectRouter(router: router, publicHTTPSPort: configuration.publicHTTPSPort),
-                connector: connector, limits: limits, trustedProxies: trusted, firstRequestID: firstRequestID ^ 1 << 63, logger: logger)
-        services = [service, plain]
+                connector: connector, limits: limits, trustedProxies: trusted, firstRequestID: firstRequestID ^ 1 << 63,
+                accessLog: accessLog, logger: logger)
+        services = plain === service ? [service] : [service, plain]
+        metrics = GatewayMetrics(services: services, limiter: limiter, selector: selector, accessLog: accessLog)
         routes = PublishedRoutes(configuration, router: router, selector: selector, services: services)
         update(configuration.limits)
         let kinds: [(name: String, endpoints: [SocketEndpoint], kind: PublicListener.Kind, service: ProxyService)] = [
@@ -57,6 +65,9 @@ struct GatewayFront: Sendable {
             throw error
         }
     }
+
+    /// Its file may have been moved away, for a new one in its place.
+    func reopenAccessLog() { accessLog?.reopen() }
 
     /// For requests from now on.
     func update(trustedProxies: TrustedProxies) { for service in services { service.update(trustedProxies: trustedProxies) } }

@@ -11,6 +11,8 @@ import Noise
 package enum GatewayNode {
     /// How long requests in hand may take after SIGTERM.
     static let drainLimit = TimeAmount.seconds(25)
+    /// How long the last lines of the access log may take.
+    static let accessLogLimit = TimeAmount.seconds(2)
     static let certificateCheck = Duration.seconds(3600)
 
     /// Runs until SIGTERM or SIGINT.
@@ -26,6 +28,9 @@ package enum GatewayNode {
             configuration: TLSFrontConfiguration(
                 domains: configuration.routes.map(\.domain), certificates: configuration.certificates, stateDirectory: state.path),
             logger: logger)
+        let accessLog = try configuration.accessLog.map {
+            try AccessLogFile(path: $0, eventLoop: MultiThreadedEventLoopGroup.singleton.next(), logger: logger)
+        }
         let endpoints = EndpointStore(
             path: state.file("endpoints"), peers: Set(configuration.interface.peers.map(\.publicKey)),
             eventLoop: MultiThreadedEventLoopGroup.singleton.next(), logger: logger)
@@ -38,9 +43,10 @@ package enum GatewayNode {
         var front: GatewayFront?
         do {
             await contactPeers(running, endpoints)
-            let opened = try await GatewayFront(configuration, running, selector)
+            let opened = try await GatewayFront(configuration, running, selector, accessLog)
             front = opened
-            running.answerStatus(routes: { opened.router.snapshot.statusRoutes }, listeners: { opened.addresses })
+            running.answerStatus(
+                routes: { opened.router.snapshot.statusRoutes }, listeners: { opened.addresses }, metrics: [opened.metrics.provider])
             if let admin = running.admin { RouteVerbs.register(on: admin, routes: opened.routes) }
             var reload = GatewayReload(configuration, load: load, running: running, front: opened, endpoints: endpoints)
             await signals.wait(whileEvery: certificateCheck) {
@@ -59,6 +65,7 @@ package enum GatewayNode {
             throw error
         }
         await front?.drain(within: drainLimit)
+        await accessLog?.close(within: accessLogLimit)
         endpoints.save()
         await running.stop()
         withExtendedLifetime(state) {}

@@ -24,6 +24,7 @@ struct GatewayReload {
     }
 
     mutating func run() async {
+        front.reopenAccessLog()
         guard let new = reload.read() else { return }
         do {
             try await front.routes.prepare(new)

@@ -5,7 +5,7 @@
 package struct MetricsText: Sendable {
     package static let contentType = "text/plain; version=0.0.4; charset=utf-8"
 
-    package enum Kind: String, Sendable { case counter, gauge }
+    package enum Kind: String, Sendable { case counter, gauge, histogram }
 
     package private(set) var text = ""
 
@@ -18,6 +18,15 @@ package struct MetricsText: Sendable {
 
     /// A sample of the family that was begun last.
     package mutating func sample(_ name: String, _ labels: [(String, String)] = [], _ value: UInt64) {
+        sample(name, labels, "\(value)")
+    }
+
+    /// A sample in seconds.
+    package mutating func sample(_ name: String, _ labels: [(String, String)] = [], nanoseconds: UInt64) {
+        sample(name, labels, Self.seconds(nanoseconds))
+    }
+
+    private mutating func sample(_ name: String, _ labels: [(String, String)], _ value: String) {
         text += name
         if !labels.isEmpty {
             text += "{"
@@ -37,6 +46,13 @@ package struct MetricsText: Sendable {
     package mutating func single(_ name: String, _ kind: Kind, _ help: String, _ value: UInt64) {
         family(name, kind, help)
         sample(name, [], value)
+    }
+
+    /// `0.25`, without needless zeros.
+    static func seconds(_ nanoseconds: UInt64) -> String {
+        let (whole, part) = nanoseconds.quotientAndRemainder(dividingBy: 1_000_000_000)
+        guard part > 0 else { return "\(whole)" }
+        return "\(whole)." + String("\(1_000_000_000 + part)".dropFirst().reversed().drop { $0 == "0" }.reversed())
     }
 
     private static func escape(_ text: String, quotes: Bool) -> String {

@@ -15,8 +15,8 @@ from .system import Failure, Lab, is_root
 SUITES = [
     "http1_table", "http2_conformance", "http2_floods", "http_clients", "http_limits", "http_failures", "http_drain_reload",
     "gateway_to_stock_peer", "stock_peer_to_agent", "end_to_end", "full_form", "odd_origins", "recovery", "rough_link", "bad_input",
-    "observability", "capture", "wg_tools", "cookies", "names", "several_loops", "udp", "kernel_tcp", "kernel_flow", "kernel_load",
-    "kernel_faults",
+    "observability", "access_log", "capture", "wg_tools", "cookies", "names", "several_loops", "udp", "kernel_tcp", "kernel_flow",
+    "kernel_load", "kernel_faults",
 ]
 SLOW_SUITES = ["http_clients_slow", "rekey", "kernel_minute", "kernel_outages"]
 TEST_TIMEOUT = 90

@@ -56,6 +56,22 @@ import Testing
         #expect(http([:], ["HTTP_PORT": ""]) == ["[::]:1"])
     }
 
+    @Test("the access log is off, or a file beside the one that names it, or standard output")
+    func accessLog() {
+        let files = [
+            "/etc/k/g.conf": Fixture.gatewayFile,
+            "/etc/k/gateway.toml": "access-log = 'a.log'\n[wireguard]\nconfig = 'g.conf'\n[[tunnel]]\ndomain='a.b'\nagent='10.1.0.2'\n",
+        ]
+        func path(_ flags: [String: [String]]) -> String? {
+            Fixture.gateway(Fixture.input(flags.merging(["config": ["/etc/k/gateway.toml"]]) { first, _ in first }, files: files))
+                .configuration?.accessLog
+        }
+        #expect(path([:]) == "/etc/k/a.log")
+        #expect(path(["access-log": ["b.log"]]) == "b.log")
+        #expect(path(["access-log": ["-"]]) == "-")
+        #expect(Fixture.gateway(Fixture.input(route)).configuration?.accessLog == nil)
+    }
+
     @Test("1 to 64 loops; a flag wins over the file, and one is enough if nothing is said")
     func loops() {
         let files = ["gateway.toml": "loops = 4\n[wireguard]\nconfig = 'g.conf'\n[[tunnel]]\ndomain='a.b'\nagent='10.1.0.2'\n"]
