@@ -1,19 +1,24 @@
 import Inet
 import NIOCore
+import Synchronization
 import TCPStack
 
 /// The interface loop's end of a `WireGuardChannel`: what waits for room in the send buffer, and whether the channel
 /// wants to read. Bound to the interface's event loop; the channel's end may live on another one.
 ///
-/// Not sendable by itself: it crosses loops only as an opaque reference inside mailbox messages, and every member is
-/// touched on the interface's loop.
+/// A message wakes the other loop, so two things that most often need nobody's attention are told without one: that the channel wants to
+/// read, and that the stack has taken bytes. Each is an atomic value beside a flag that says that the other side waits for it. One side sets
+/// its value and looks at the flag, the other sets the flag and looks at the value: in one order for all, so that one of them sees the other's.
+///
+/// Not sendable by itself: it crosses loops only as an opaque reference inside mailbox messages, and every member but the
+/// atomic ones is touched on the interface's loop.
 final class ConnectionPort: QueuedPort, @unchecked Sendable {
     /// What the channel asks of the interface.
     enum Request: Sendable {
         case connect(to: SocketEndpoint, from: IPAddress?, options: ConnectionOptions)
         case write([ByteBuffer])
+        /// There is something, and it is wanted now.
         case read
-        case pauseRead
         case closeOutput
         case close
         case abort
@@ -24,7 +29,8 @@ final class ConnectionPort: QueuedPort, @unchecked Sendable {
         case connected(local: SocketEndpoint, remote: SocketEndpoint)
         case received(ByteBuffer)
         case inputClosed
-        case accepted(bytes: Int)
+        /// ``takeAccepted()`` has something for a channel that waits for it.
+        case accepted
         case outputClosed
         case closed(TunnelError?)
     }
@@ -38,7 +44,11 @@ final class ConnectionPort: QueuedPort, @unchecked Sendable {
     fileprivate(set) var id: ConnectionID?
     private var waiting = CircularBuffer<ByteBuffer>()
     private var isOutputClosing = false
-    private var wantsRead = false
+    private let wantsRead = Atomic<Bool>(false)
+    /// There are bytes, or the end of input, for which the channel has not asked.
+    private let hasUnread = Atomic<Bool>(false)
+    private let accepted = Atomic<Int>(0)
+    private let wantsAccepted = Atomic<Bool>(false)
     private var hasInputEnded = false
     private var hasReportedInputEnd = false
     var isQueuedForRead = false
@@ -65,6 +75,23 @@ final class ConnectionPort: QueuedPort, @unchecked Sendable {
         }
     }
 
+    // MARK: Without a message, on the channel's loop
+
+    func read() {
+        wantsRead.store(true, ordering: .sequentiallyConsistent)
+        if hasUnread.load(ordering: .sequentiallyConsistent) { request(.read) }
+    }
+
+    func pauseRead() { wantsRead.store(false, ordering: .sequentiallyConsistent) }
+
+    /// Whether a notice shall come when the stack has taken more. Then ask ``takeAccepted()`` for what it has taken before.
+    func waitForAccepted(_ waits: Bool) { wantsAccepted.store(waits, ordering: .sequentiallyConsistent) }
+
+    /// - Returns: bytes that the stack has taken since the last time.
+    func takeAccepted() -> Int { accepted.exchange(0, ordering: .sequentiallyConsistent) }
+
+    var acceptedBytes: Int { accepted.load(ordering: .sequentiallyConsistent) }
+
     private func notify(_ notice: Notice) {
         guard let channel else { return }
         if let toChannel {
@@ -88,10 +115,7 @@ final class ConnectionPort: QueuedPort, @unchecked Sendable {
         case .write(let buffers):
             waiting.append(contentsOf: buffers)
             pump()
-        case .read:
-            wantsRead = true
-            interface.queueForRead(self)
-        case .pauseRead: wantsRead = false
+        case .read: interface.queueForRead(self)
         case .closeOutput:
             isOutputClosing = true
             pump()
@@ -125,7 +149,10 @@ final class ConnectionPort: QueuedPort, @unchecked Sendable {
             }
         }
         // Handlers may write or close from here on, and come back to this method.
-        if accepted > 0 { notify(.accepted(bytes: accepted)) }
+        if accepted > 0 {
+            self.accepted.add(accepted, ordering: .sequentiallyConsistent)
+            if wantsAccepted.load(ordering: .sequentiallyConsistent) { notify(.accepted) }
+        }
         guard self.id == id, isOutputClosing, waiting.isEmpty else { return }
         isOutputClosing = false
         interface.closeWrite(id)
@@ -148,15 +175,24 @@ final class ConnectionPort: QueuedPort, @unchecked Sendable {
 
     /// Gives the channel one buffer, or the end of input, if it asked to read. Called once a turn.
     func deliver() {
-        guard let id, wantsRead, channel != nil else { return }
+        guard let id, channel != nil, interface.hasText(id) || isInputEndDue, takeWish() else { return }
         if let buffer = interface.read(id) {
-            wantsRead = false
+            if isInputEndDue { hasUnread.store(true, ordering: .sequentiallyConsistent) }
             notify(.received(buffer))
-        } else if hasInputEnded && !hasReportedInputEnd {
-            wantsRead = false
+        } else {
             hasReportedInputEnd = true
             notify(.inputClosed)
         }
+    }
+
+    private var isInputEndDue: Bool { hasInputEnded && !hasReportedInputEnd }
+
+    /// - Returns: whether the channel has asked for what there is; else it will say so when it does.
+    private func takeWish() -> Bool {
+        hasUnread.store(true, ordering: .sequentiallyConsistent)
+        guard wantsRead.exchange(false, ordering: .sequentiallyConsistent) else { return false }
+        hasUnread.store(false, ordering: .sequentiallyConsistent)
+        return true
     }
 
     /// The connection is gone, or we let go of it. Nothing is heard of it afterwards.

@@ -76,6 +76,8 @@ extension InterfaceLoop {
         }
     }
 
+    func hasText(_ id: ConnectionID) -> Bool { core.stack.readableBytes(id) > 0 }
+
     /// The next in-order bytes; `nil` if there are none.
     func read(_ id: ConnectionID) -> ByteBuffer? {
         let (now, available) = (SystemEdges.now, core.stack.readableBytes(id))

@@ -114,6 +114,7 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
 
     func handle(_ notice: ConnectionPort.Notice) {
         eventLoop.preconditionInEventLoop()
+        noteAccepted()
         switch notice {
         case .connected(let local, let remote): activate(local: local, remote: remote)
         case .received(let buffer):
@@ -124,7 +125,7 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
             pipeline.fireChannelReadComplete()
             readIfAutomatic()
         case .inputClosed: handleInputClosed()
-        case .accepted(let bytes): handleAccepted(bytes)
+        case .accepted: break
         case .outputClosed:
             let promise = closeOutputPromise
             closeOutputPromise = nil
@@ -158,7 +159,9 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
         }
     }
 
-    private func handleAccepted(_ bytes: Int) {
+    /// What the stack has taken meanwhile.
+    private func noteAccepted() {
+        guard let bytes = port?.takeAccepted(), bytes > 0 else { return }
         let done = state.accept(bytes)
         if state.bufferedBytes <= waterMark.low, !writable.load(ordering: .relaxed) {
             writable.store(true, ordering: .releasing)
@@ -235,10 +238,20 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
             return
         }
         state.append(buffer, promise: promise)
+        guard state.bufferedBytes > waterMark.high else { return }
+        noteAccepted()
         if state.bufferedBytes > waterMark.high, writable.load(ordering: .relaxed) {
             writable.store(false, ordering: .releasing)
             pipeline.fireChannelWritabilityChanged()
+            // Of what was flushed before.
+            waitForAccepted()
         }
+    }
+
+    /// Somebody waits for a promise, or to write on.
+    private func waitForAccepted() {
+        port?.waitForAccepted(state.hasPromises || !writable.load(ordering: .relaxed))
+        noteAccepted()
     }
 
     public func flush0() {
@@ -248,7 +261,11 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
         defer { isFlushing = false }
         repeat {
             let buffers = state.takeFlushed()
-            if !buffers.isEmpty { port?.request(.write(buffers)) }
+            if !buffers.isEmpty {
+                waitForAccepted()
+                port?.request(.write(buffers))
+                noteAccepted()
+            }
             for promise in state.accept(0) { promise.succeed(()) }
         } while state.hasFlushed
         if state.takeOutputClose() { port?.request(.closeOutput) }
@@ -257,7 +274,7 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
     public func read0() {
         guard state.canRead, !isReadPending else { return }
         isReadPending = true
-        port?.request(.read)
+        port?.read()
     }
 
     public func close0(error: any Error, mode: CloseMode, promise: EventLoopPromise<Void>?) {
@@ -320,7 +337,7 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
             if value && !wasAutomatic { readIfAutomatic() }
             if !value && isReadPending {
                 isReadPending = false
-                port?.request(.pauseRead)
+                port?.pauseRead()
             }
         case (is ChannelOptions.Types.AllowRemoteHalfClosureOption, let value as Bool): allowsRemoteHalfClosure = value
         case (is ChannelOptions.Types.WriteBufferWaterMarkOption, let value as ChannelOptions.Types.WriteBufferWaterMark):
@@ -340,7 +357,7 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
         case is ChannelOptions.Types.AllowRemoteHalfClosureOption: value = allowsRemoteHalfClosure
         case is ChannelOptions.Types.WriteBufferWaterMarkOption: value = waterMark
         case is ChannelOptions.Types.MaxMessagesPerReadOption: value = UInt(1)
-        case is ChannelOptions.Types.BufferedWritableBytesOption: value = state.bufferedBytes
+        case is ChannelOptions.Types.BufferedWritableBytesOption: value = state.bufferedBytes - (port?.acceptedBytes ?? 0)
         default: value = nil
         }
         guard let result = value as? Option.Value else { throw ChannelError.operationUnsupported }

@@ -31,6 +31,8 @@ struct WireGuardChannelState {
     private var pending = CircularBuffer<PendingWrite>()
     /// Bytes written that the stack has not taken.
     private(set) var bufferedBytes = 0
+    /// Of `pending`.
+    private var promises = 0
 
     var isOpen: Bool { if case .closed = lifecycle { false } else { true } }
     var isActive: Bool { if case .active = lifecycle { true } else { false } }
@@ -110,7 +112,11 @@ struct WireGuardChannelState {
         bufferedBytes += buffer.readableBytes
         unflushed.append(buffer)
         pending.append(PendingWrite(remaining: buffer.readableBytes, promise: promise))
+        if promise != nil { promises += 1 }
     }
+
+    /// Somebody waits until the stack has taken what was written.
+    var hasPromises: Bool { promises > 0 }
 
     /// A half-close flushes everything that was written.
     mutating func markFlush() { unflushed.mark() }
@@ -134,7 +140,10 @@ struct WireGuardChannelState {
         let waitingForFlush = unflushed.count
         while pending.count > waitingForFlush, let first = pending.first, first.remaining <= left {
             left -= first.remaining
-            if let promise = first.promise { done.append(promise) }
+            if let promise = first.promise {
+                done.append(promise)
+                promises -= 1
+            }
             pending.removeFirst()
         }
         if left > 0, !pending.isEmpty { pending[pending.startIndex].remaining -= left }
@@ -146,6 +155,7 @@ struct WireGuardChannelState {
             pending.removeAll()
             unflushed = MarkedCircularBuffer(initialCapacity: 0)
             bufferedBytes = 0
+            promises = 0
         }
         return pending.compactMap { $0.promise }
     }

@@ -12,6 +12,7 @@ from contextlib import closing
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from bench.bulk import PORT  # noqa: E402
+from bench.https import TLS_THREADS  # noqa: E402
 from bench.processes import run  # noqa: E402
 from bench.report import table  # noqa: E402
 from bench.service import DOMAIN, Service  # noqa: E402
@@ -20,7 +21,7 @@ from bench.stages import STAGES, by_stage, samples  # noqa: E402
 from interop.product import Program  # noqa: E402
 from interop.system import Lab, check, is_root, wait_until  # noqa: E402
 
-WORKLOADS = ("bulk-down-1", "bulk-up-1", "https-64", "https-1")
+WORKLOADS = ("bulk-down-1", "bulk-up-1", "https-64", "https-1", "h2-16x16", "tls-new")
 # Of one data segment: 1,420 bytes without IPv4, TCP and timestamps.
 TEXT = 1420 - 52
 # A transfer lasts so much longer than perf looks, in seconds: perf takes its time to begin.
@@ -78,9 +79,37 @@ class Profile:
         check(match, f"wrk: {wrk.output()[-300:]}")
         return ours.path(), "request", float(match[1])
 
+    def h2(self):
+        ours = Ours(self.program, self.lab, Service(self.lab))
+        wait_until_answered(ours)
+        duration = int(self.seconds) + MARGIN
+        h2load = self.lab.start("h2load", [
+            "h2load", "--threads=1", "--clients=16", "--max-concurrent-streams=16", f"--duration={duration}",
+            f"https://{DOMAIN}:{ours.port}/small"])
+        wait_until(lambda: h2load.processor_time() > 0.1, 10, "requests come")
+        self.record(ours.path())
+        h2load.wait(30)
+        match = re.search(r"(\d+) succeeded", h2load.output())
+        check(match, f"h2load: {h2load.output()[-300:]}")
+        return ours.path(), "request", int(match[1]) / duration
+
+    def new_connections(self):
+        ours = Ours(self.program, self.lab, Service(self.lab))
+        wait_until_answered(ours)
+        client = self.tool.start(self.lab, "tls", [
+            "tls", "127.0.0.1", ours.port, DOMAIN, "/small", TLS_THREADS, int(self.seconds) + MARGIN])
+        wait_until(lambda: client.processor_time() > 0.1, 10, "connections come")
+        self.record(ours.path())
+        client.wait(30)
+        match = re.search(r"connections (\d+) failed \d+ seconds (\S+)", client.output())
+        check(match, f"tls: {client.output()[-300:]}")
+        return ours.path(), "connection with a request", int(match[1]) / float(match[2])
+
     def run(self, workload):
         kind, *rest = workload.split("-")
-        processes, unit, rate = self.bulk(rest[0]) if kind == "bulk" else self.https(int(rest[0]))
+        work = {"bulk": lambda: self.bulk(rest[0]), "https": lambda: self.https(int(rest[0])), "h2": self.h2,
+            "tls": self.new_connections}
+        processes, unit, rate = work[kind]()
         text, _ = run(["perf", "script", "-i", self.data, "-F", "pid,time,period,ip,sym,dso"], 120)
         spent, seconds = by_stage(samples(text))
         check(seconds > self.seconds / 2, f"perf took samples for {seconds:.1f} s only")

@@ -126,6 +126,8 @@ class RecordingOrigin:
         accept = base64.b64encode(hashlib.sha1(key + MAGIC).digest())
         connection.sendall(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " + accept + b"\r\n\r\n")
+        # It may rest for as long as its client likes.
+        connection.settimeout(None)
         while piece := reader.read1(65536):
             connection.sendall(piece)
 
