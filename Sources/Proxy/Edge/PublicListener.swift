@@ -33,16 +33,17 @@ package final class PublicListener: Sendable {
                     try channel.pipeline.syncOperations.addHandler(quiescing.helper.makeServerChannelHandler(channel: channel))
                 }
             }
-            .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+            // Accepted sockets have them from the listening one, without a system call each.
+            .serverChannelOption(.tcpOption(.tcp_nodelay), value: 1)
             // A WebSocket has no time limit: a client that vanished is found out by the system, within 2 min.
-            .childChannelOption(.socketOption(.so_keepalive), value: 1)
-            .childChannelOption(.tcpOption(keepaliveIdle), value: 60)
-            .childChannelOption(.tcpOption(keepaliveInterval), value: 15)
-            .childChannelOption(.tcpOption(keepaliveCount), value: 4)
-            .childChannelOption(.allowRemoteHalfClosure, value: true)
-            .childChannelOption(.writeBufferWaterMark, value: .init(low: 64 * 1024, high: 128 * 1024))
+            .serverChannelOption(.socketOption(.so_keepalive), value: 1)
+            .serverChannelOption(.tcpOption(keepaliveIdle), value: 60)
+            .serverChannelOption(.tcpOption(keepaliveInterval), value: 15)
+            .serverChannelOption(.tcpOption(keepaliveCount), value: 4)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
+                    try channel.syncOptions?.setOption(.allowRemoteHalfClosure, value: true)
+                    try channel.syncOptions?.setOption(.writeBufferWaterMark, value: .init(low: 64 * 1024, high: 128 * 1024))
                     try accept(channel, kind: kind, service: service, limiter: limiter, connections: connections)
                 }
             }

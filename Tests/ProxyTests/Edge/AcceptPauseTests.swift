@@ -49,6 +49,37 @@ import Testing
         #expect(try await net.settle { limiter.open } == 0)
     }
 
+    @Test("accepted sockets send without delay and find out about clients that vanished, as the listening one would")
+    func socketOptions() async throws {
+        let limiter = ConnectionLimiter(maximum: 2)
+        let (gateway, _) = try await gateway(limiter)
+        let client = try await ClientBootstrap(group: net.loop).connect(host: "127.0.0.1", port: Int(gateway.port)).get()
+        while limiter.open < 1 { try await net.loop.submit {}.get() }
+        let port = try #require(client.localAddress?.port)
+        let accepted = (0..<CInt(4096)).filter { Self.peerPort(of: $0) == port }
+        #expect(accepted.count == 1)
+        let options: [(level: CInt, name: CInt, value: CInt)] = [
+            (CInt(IPPROTO_TCP), TCP_NODELAY, 1), (SOL_SOCKET, SO_KEEPALIVE, 1), (CInt(IPPROTO_TCP), TCP_KEEPIDLE, 60),
+            (CInt(IPPROTO_TCP), TCP_KEEPINTVL, 15), (CInt(IPPROTO_TCP), TCP_KEEPCNT, 4),
+        ]
+        for descriptor in accepted {
+            for (level, name, wanted) in options {
+                var (value, size) = (CInt(-1), socklen_t(MemoryLayout<CInt>.size))
+                #expect(getsockopt(descriptor, level, name, &value, &size) == 0 && value == wanted, "option \(name)")
+            }
+        }
+        try await client.close().get()
+        try await gateway.drain(within: .zero).get()
+    }
+
+    private static func peerPort(of descriptor: CInt) -> Int? {
+        var (address, size) = (sockaddr_in(), socklen_t(MemoryLayout<sockaddr_in>.size))
+        let result = withUnsafeMutablePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getpeername(descriptor, $0, &size) }
+        }
+        return result == 0 && address.sin_family == sa_family_t(AF_INET) ? Int(UInt16(bigEndian: address.sin_port)) : nil
+    }
+
     @Test("a listener that is paused can be closed")
     func closing() async throws {
         let limiter = ConnectionLimiter(maximum: 1)
