@@ -67,4 +67,26 @@ import Testing
         }
         #expect(throws: Never.self) { try decode(String(repeating: "1\r\nx\r\n", count: 100_000)) }
     }
+
+    @Test("a line as long as is allowed is taken and a longer one is refused, however the bytes are cut", arguments: [0, 1])
+    func limitsInPieces(_ excess: Int) {
+        var limits = ProxyLimits()
+        limits.requestLineSize = 40
+        let head = "GET /\(String(repeating: "a", count: 26 + excess)) HTTP/1.1\r\nHost: a\r\n\r\n"
+        let chunk = "1;\(String(repeating: "a", count: 1020 + excess))\r\nx\r\n0\r\n\r\n"
+        for text in [head, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\(chunk)"] {
+            let reader = HTTP1Reader(.requests, limits: limits)
+            let bytes = Array(text.utf8)
+            let whole = reader.read(bytes)
+            #expect(whole.end == (excess == 0 ? .incomplete : .refused))
+            #expect(whole == reader.read(bytes, cuts: Array(1..<bytes.count)))
+        }
+    }
+
+    @Test("a start line that begins with what none begins with is refused before its head is whole, however the bytes are cut")
+    func firstByte() {
+        let bytes = Array(" GET / HTTP/1.1\r\nHost: a".utf8)
+        #expect(HTTP1Reader(.requests).read(bytes).end == .refused)
+        #expect(HTTP1Reader(.requests).read(bytes, cuts: Array(1..<bytes.count)).end == .refused)
+    }
 }
