@@ -175,9 +175,10 @@ package struct HTTP1Reader {
             case .chunked: .chunked
             case .untilClose: .untilClose
             }
+        // The proxy waits for a final answer behind a 1xx of a connection that closes; NIO's decoder does not.
         return Head(
             message: HTTP1Message(start: [String(line.code)], fields: Self.lines(section)), framing: framing,
-            isLast: line.code == 101 || (line.code >= 200 && !response.keepAlive))
+            isLast: line.code == 101 || !response.keepAlive)
     }
 
     private func checkLimits(of section: FieldSection) {
