@@ -106,7 +106,8 @@ package enum HTTP1Peer {
         message.isWhole = true
     }
 
-    private static func line(_ field: (name: String, value: String)) -> String {
+    /// A field as a line without blanks behind it.
+    static func line(_ field: (name: String, value: String)) -> String {
         var value = Substring(field.value)
         while let last = value.utf8.last, last == 0x20 || last == 0x09 { value = value.dropLast() }
         return "\(field.name): \(value)"
