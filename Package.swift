@@ -105,8 +105,15 @@ let package = Package(
 
         // What is fuzzed; tests replay the corpora on it.
         .target(
-            name: "FuzzTargets", dependencies: ["Inet", "Noise", "WGUserspace", "TCPStack", "Vectors", "TestSupport"], path: "Fuzz/Targets",
-            swiftSettings: strict),
+            name: "FuzzTargets",
+            dependencies: [
+                "Inet", "Noise", "WGUserspace", "TCPStack", "Vectors", "Proxy", "TestSupport",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOEmbedded", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOHPACK", package: "swift-nio-http2"),
+            ],
+            path: "Fuzz/Targets", swiftSettings: strict),
         .testTarget(name: "FuzzTests", dependencies: ["FuzzTargets"], swiftSettings: strict),
 
         .target(
@@ -133,7 +140,7 @@ let package = Package(
         .testTarget(
             name: "ProxyTests",
             dependencies: [
-                "Proxy", "Inet", "Noise", "WGUserspace", "TCPStack", "NIOWireGuard", "Vectors", "TestSupport", "TOMLKit",
+                "Proxy", "Inet", "Noise", "WGUserspace", "TCPStack", "NIOWireGuard", "Vectors", "FuzzTargets", "TestSupport", "TOMLKit",
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),

@@ -22,6 +22,10 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
     case stack
     /// Headers and options of IP, TCP and ICMP.
     case headers
+    /// Requests and responses of HTTP/1.1, beside NIO's decoder.
+    case http1
+    /// Header blocks of HTTP/2 that become requests of HTTP/1.1.
+    case http2fields
 
     public func run(_ bytes: [UInt8]) {
         switch self {
@@ -37,6 +41,8 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
             var script = StackScript(bytes)
             script.run()
         case .headers: Self.parseHeaders(bytes)
+        case .http1: HTTP1Script(bytes).run()
+        case .http2fields: HTTP2FieldsScript(bytes).run()
         }
     }
 

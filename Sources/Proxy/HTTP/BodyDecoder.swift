@@ -149,7 +149,7 @@ package struct BodyDecoder {
     /// `chunk-size [ chunk-ext ] CRLF`, RFC 9112 §7.1. Extensions are ignored, but must be made of what they may be made of.
     private mutating func chunkSize(_ bytes: UnsafeRawBufferPointer, from start: Int) -> Result<Int, HeadFault> {
         let incomplete: Result<Int, HeadFault> =
-            bytes.count &- start > Self.maximumSizeLine ? .failure(.chunkExtension) : .success(start)
+            bytes.count &- start >= Self.maximumSizeLine ? .failure(.chunkExtension) : .success(start)
         var index = start
         var size = 0
         while index < bytes.count, let digit = Self.hexadecimal(bytes[index]) {
@@ -176,6 +176,7 @@ package struct BodyDecoder {
         guard index &+ 1 < bytes.count else { return incomplete }
         guard bytes[index &+ 1] == 0x0A else { return .failure(.lineEnd) }
         let end = index &+ 2
+        guard end &- start <= Self.maximumSizeLine else { return .failure(.chunkExtension) }
         overhead = max(0, overhead &+ (end &- start) &- 16 &- min(size, 1 << 20) &* 2)
         guard overhead <= Self.maximumOverhead else { return .failure(.chunkOverhead) }
         if size == 0 {
@@ -225,6 +226,7 @@ package struct BodyDecoder {
 
     /// 60 bits.
     private static let maximumDigits = 15
+    /// Its line end included.
     private static let maximumSizeLine = 1024
     private static let maximumOverhead = 16 * 1024
 }

@@ -65,6 +65,9 @@ package struct FieldSection {
         lines.removeAll { line in names.contains(section.text(line.name).lowercased()) }
     }
 
+    /// Moves the bytes to a buffer of their own.
+    mutating func compact() { bytes = ByteBuffer(bytes: bytes.readableBytesView) }
+
     /// Copies the lines as they are; what lies side by side in one piece.
     package func write(into buffer: inout ByteBuffer) {
         bytes.withUnsafeReadableBytes { pointer in

@@ -101,7 +101,11 @@ final class HTTP1Connection: ChannelDuplexHandler, RemovableChannelHandler, Cloc
     private func process() {
         guard !isProcessing else { return }
         isProcessing = true
-        defer { isProcessing = false }
+        defer {
+            isProcessing = false
+            // Also no bytes hold the buffer that they came in, and TLS would have to copy all of it to read on.
+            if pending?.readableBytes == 0 { pending = nil }
+        }
         do {
             while let bytes = pending, try processNext(bytes) {}
         } catch {

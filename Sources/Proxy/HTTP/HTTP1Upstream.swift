@@ -160,6 +160,7 @@ final class HTTP1Upstream: ChannelDuplexHandler, RemovableChannelHandler, Upstre
             isProcessing = true
             process()
             isProcessing = false
+            if pending?.readableBytes == 0 { pending = nil }
         case .idle:
             // Nobody asked.
             pool.remove(self)

@@ -2,15 +2,16 @@ import NIOCore
 import NIOHPACK
 
 /// Fields of HTTP/2 as the bytes that HTTP/1.1 would carry, so that one set of rules serves both; and back: RFC 9113 §8.2 and §8.3.
-enum HTTP2Fields {
+package enum HTTP2Fields {
     /// The pseudo-header fields, as stretches of the section's bytes.
-    struct Pseudo {
-        var method, scheme, path, authority, `protocol`: FieldSection.Span?
-        var status: Int?
+    package struct Pseudo {
+        package var method, scheme, path, authority, `protocol`: FieldSection.Span?
+        package var status: Int?
     }
 
     /// - Returns: nil if a value holds what HTTP/1.1 could not carry, or there is too much of it.
-    static func section(_ headers: HPACKHeaders, limits: ProxyLimits) -> Result<(section: FieldSection, pseudo: Pseudo), HeadFault> {
+    package static func section(_ headers: HPACKHeaders, limits: ProxyLimits) -> Result<(section: FieldSection, pseudo: Pseudo), HeadFault>
+    {
         var section = FieldSection(bytes: ByteBuffer())
         section.bytes.reserveCapacity(1024)
         section.lines.reserveCapacity(headers.count)

@@ -56,6 +56,7 @@ package struct HeadScanner {
                 skipped &+= 2
             } else if isInStartLine {
                 guard length <= limits.startLine else { return .failure(.requestLineTooLong) }
+                guard HeaderBytes.isToken(bytes[lineStart]) else { return .failure(.requestLine) }
                 isInStartLine = false
                 isSkippingEmptyLines = false
             }
@@ -64,7 +65,8 @@ package struct HeadScanner {
         }
         scanned = count
         if isInStartLine {
-            if count &- lineStart > limits.startLine { return .failure(.requestLineTooLong) }
+            // The last byte may be the CR of the line end.
+            if count &- lineStart > limits.startLine &+ 1 { return .failure(.requestLineTooLong) }
             // No request begins like this, and nobody should wait for the end of it.
             if count > lineStart, !HeaderBytes.isToken(bytes[lineStart]), bytes[lineStart] != 0x0D { return .failure(.requestLine) }
         } else if count > limits.section &+ limits.startLine {

@@ -132,6 +132,8 @@ extension ProxyRequest {
             guard accept == WebSocketHandshake.accept(key) else { return reject(.wrongWebSocketAccept) }
         }
         outgoing = nil
+        // A relay may live for days: what it keeps of its request is not to keep the whole buffer that the request came in.
+        request?.section.compact()
         if token == "websocket" {
             relay = WebSocketRelay()
             loop.counters.connectionOpened(.websocket)

@@ -42,7 +42,7 @@ package enum RequestRules {
     }
 
     /// A request of HTTP/2: its pseudo-header fields are known to be there once each, and its fields to be none of one connection.
-    static func check(
+    package static func check(
         method: FieldSection.Span, path: FieldSection.Span, authority: FieldSection.Span?, protocol: FieldSection.Span?,
         _ section: FieldSection, endStream: Bool, forwarded: Forwarded
     ) -> Result<CheckedRequest, RequestRefusal> {

@@ -53,6 +53,13 @@ FIGURES = {
     "rss-1000-peers": Figure("MB", LOWER, "resident memory of a gateway with 1,000 silent peers; peer: wireguard-go alone"),
     "rss-10000-peers": Figure("MB", LOWER, "the same with 10,000"),
     "rss-10000-idle": Figure("MB", LOWER, "resident memory of `echo` with 10,000 connections in the tunnel that rest"),
+    "rss-1000-websockets": Figure("MB", LOWER, "resident memory of the front with 1,000 WebSockets at rest, each of which has carried a message there "
+                                  "and back"),
+    "websockets-1000-memory": Figure("MB", LOWER, "what they add to it"),
+    "websockets-1000-agent": Figure("MB", LOWER, "what they add to the agent's memory"),
+    "rss-10000-keepalive": Figure("MB", LOWER, "resident memory of the front with 10,000 clients at rest (HTTP/1.1 over TLS), each of which has had one "
+                                  "answer"),
+    "keepalive-10000-memory": Figure("MB", LOWER, "what they add to it"),
     "peers-10000-memory": Figure("MB", LOWER, "what 10,000 silent peers add to a gateway's memory"),
     "peers-10000-start": Figure("ms", LOWER, "until a gateway with 10,000 peers listens"),
     "peers-10000-idle": Figure("% of a core", LOWER, "what it uses at rest"),
@@ -102,6 +109,14 @@ def below(bound):
     return f"<= {bound:g}", lambda item: item.value <= bound
 
 
+def both(first, second):
+    def test(item):
+        results = [first[1](item), second[1](item)]
+        return False if False in results else None if None in results else True
+
+    return f"{first[0]}, {second[0]}", test
+
+
 def above(bound):
     return f">= {bound:,}", lambda item: item.value >= bound
 
@@ -117,6 +132,7 @@ WANTED = {
     "h2-16x16": at_least(1.2, "caddy"), "download-100mb": at_least(2.8, STOCK), "tls-new-cpu": at_most(0.9, "nginx"),
     "startup": below(100), "rss-idle": below(20), "rss-256-busy": below(80), "rss-1000-peers": below(23),
     "flood-junk": at_least(0.85, WITHOUT_FLOOD), "flood-valid-connect": below(5), "flood-valid-memory": below(1),
+    "websockets-1000-memory": below(30), "rss-10000-keepalive": both(below(200), at_most(2, "nginx")),
     "peers-10000-memory": below(25), "peers-10000-start": below(1000), "peers-10000-idle": below(1),
     **{name: at_most(1.05, "C") for name in ("seal-1420", "open-1420")},
     **{f"{name}-allocations": below(0) for name in (

@@ -11,6 +11,7 @@ from contextlib import closing
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from bench.bulk import Bulk  # noqa: E402
+from bench.crowds import Crowds  # noqa: E402
 from bench.dial import Dial  # noqa: E402
 from bench.figures import Figures  # noqa: E402
 from bench.floods import Floods  # noqa: E402
@@ -59,6 +60,7 @@ class Run:
         groups = (
             Bulk(program, tool, lab, sides, self.figures), Dial(program, lab, sides, self.figures), self.https,
             Handshakes(program, tool, lab, sides, self.figures, self.note), Peers(program, tool, lab, sides, self.figures),
+            Crowds(program, lab, sides, self.figures),
             Floods(program, tool, lab, sides, self.figures, self.note), self.micro,
             Goodput(program, tool, lab, sides, self.figures, self.note))
         self.tasks = [task for group in groups for task in group.tasks()]

@@ -13,7 +13,7 @@ SMALL = 100
 
 COMMON = """
 daemon off; pid {directory}/{name}.pid; error_log {directory}/{name}.log warn;
-events {{ worker_connections 2048; }}
+events {{ worker_connections {connections}; }}
 http {{
     access_log off; client_max_body_size 0; keepalive_requests 100000000; sendfile on; tcp_nodelay on;
     client_body_temp_path {directory}/{name}-body; proxy_temp_path {directory}/{name}-proxy; fastcgi_temp_path {directory}/{name}-fastcgi;
@@ -38,6 +38,7 @@ NGINX = "worker_processes auto;" + COMMON + """
             proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto https;
             proxy_request_buffering off; proxy_max_temp_file_size 0;
         }}
+        {more}
     }}
 }}
 """
@@ -119,11 +120,12 @@ class Service:
         wait_for_port(process, port)
         return process
 
-    def start_nginx(self, name, port, origin, namespace=None):
-        return self.nginx(name, NGINX, namespace, port=port, origin=origin)
+    def start_nginx(self, name, port, origin, namespace=None, connections=2048, more=""):
+        """`more`: lines of its server."""
+        return self.nginx(name, NGINX, namespace, connections, port=port, origin=origin, more=more)
 
-    def nginx(self, name, template, namespace, **values):
-        text = template.format(directory=self.directory, name=name, **values)
+    def nginx(self, name, template, namespace, connections=2048, **values):
+        text = template.format(directory=self.directory, name=name, connections=connections, **values)
         if namespace:
             text = "user root;\n" + text
         configuration = self.lab.write(f"web/{name}.conf", text)

@@ -33,8 +33,9 @@ class Ours:
     name = "kakuremichi"
     namespace = None
 
-    def __init__(self, program, lab, service, name="tunnel", peers=""):
-        """`peers`: more of them for the gateway's configuration."""
+    def __init__(self, program, lab, service, name="tunnel", peers="", target=None, options=()):
+        """`peers`: more of them for the gateway's configuration. `target`: of the agent, the web service if there is none. `options`: of
+        the gateway."""
         self.program, self.lab, self.service = program, lab, service
         directory, self.udp_port = make_tunnel(program, lab, name)
         configuration = os.path.join(directory, "gateway.conf")
@@ -44,10 +45,10 @@ class Ours:
             self.public_key = next(line.split("=", 1)[1].strip() for line in file if line.startswith("PublicKey"))
         if peers:
             configuration = lab.write(f"{name}.conf", text + peers)
-        self.agent = Agent(program, lab, os.path.join(directory, "agent.conf"), service.address, name=f"{name}-agent")
+        self.agent = Agent(program, lab, os.path.join(directory, "agent.conf"), target or service.address, name=f"{name}-agent")
         self.gateway = Gateway(
             program, lab, configuration, [f"{DOMAIN}=10.1.0.2"], name=f"{name}-gateway",
-            options=["--cert", service.certificate, "--key", service.key])
+            options=["--cert", service.certificate, "--key", service.key, *options])
         self.port = self.gateway.https
 
     def front(self):
@@ -87,6 +88,9 @@ class Plain:
         self.process = self.start(self.port)
 
     def stop_front(self):
+        self.process.stop()
+
+    def stop(self):
         self.process.stop()
 
     def front(self):
