@@ -112,7 +112,7 @@ package final class PublicListener: Sendable {
                 }
                 try channel.pipeline.syncOperations.addHandler(negotiation)
             }
-            try channel.pipeline.syncOperations.addHandler(handler)
+            try channel.pipeline.syncOperations.addHandlers(FarewellGate(), handler)
         }
     }
 

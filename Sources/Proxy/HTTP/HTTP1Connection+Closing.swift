@@ -4,13 +4,16 @@ import NIOCore
 extension HTTP1Connection {
     /// Closes without a reset overtaking the answer: our side first, then the rest after the client's close or a short time.
     func linger() {
-        flush()
-        guard let context, phase != .lingering, phase != .closed else { return }
+        guard let context, phase != .lingering, phase != .closed else { return flush() }
         phase = .lingering
         pending = nil
         // Our side may never get to its close: a TLS handler puts it off until the handshake is done.
         setTimer(.linger)
-        guard !isInputClosed else { return drainAndClose() }
+        guard !isInputClosed else {
+            flush()
+            return drainAndClose()
+        }
+        if isTLS { context.triggerUserOutboundEvent(FarewellGate.Hold(), promise: nil) }
         closeOutput()
         DrainWatch.start(context.channel, clock: loop.clock, stall: service.limits.bodyIdle) {}
         readingMayGoOn()

@@ -34,6 +34,7 @@ final class HTTP1Connection: ChannelDuplexHandler, RemovableChannelHandler, Cloc
     var isOutputClosed = false
     /// Received, not yet understood.
     var pending: ByteBuffer?
+    let isTLS: Bool
     private let exchange: ProxyRequest
     private let hosts: HostCache
     private var identity: ClientIdentity
@@ -57,6 +58,7 @@ final class HTTP1Connection: ChannelDuplexHandler, RemovableChannelHandler, Cloc
         self.service = service
         self.loop = loop
         self.identity = identity
+        isTLS = identity.scheme == .https
         hosts = HostCache(router: service.router, coverage: coverage)
         exchange = ProxyRequest(service: service, loop: loop, isHTTP2: false)
         writer = ResponseWriter(allocator: allocator)
@@ -239,7 +241,6 @@ final class HTTP1Connection: ChannelDuplexHandler, RemovableChannelHandler, Cloc
             code: page.status, section: FieldSection(), fields: fields, length: text.utf8.count, connection: connectionField,
             framing: .plain)
         if !isHEAD { sendBody(ByteBuffer(string: text)) }
-        flush()
         return isHEAD ? 0 : text.utf8.count
     }
 
@@ -263,7 +264,9 @@ final class HTTP1Connection: ChannelDuplexHandler, RemovableChannelHandler, Cloc
 
     func exchangeEnded(_ end: ExchangeEnd) {
         switch end {
-        case .awaitsRequestEnd: setTimer(.requestEnd)
+        case .awaitsRequestEnd:
+            flush()
+            setTimer(.requestEnd)
         case .early: linger()
         case .cutOff: close()
         case .relayLost:
@@ -272,6 +275,7 @@ final class HTTP1Connection: ChannelDuplexHandler, RemovableChannelHandler, Cloc
         case .complete:
             body = nil
             guard keepsAlive, !(isInputClosed && (pending?.readableBytes ?? 0) == 0) else { return linger() }
+            flush()
             phase = .idle
             setTimer(.keepAlive)
             process()

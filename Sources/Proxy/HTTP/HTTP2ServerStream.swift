@@ -136,7 +136,6 @@ final class HTTP2ServerStream: ClientStream {
         if exchange.request?.section.value(of: "content-type").map({ isGRPC($0) }) ?? false {
             heldHead = Self.grpcHead(page)
             sendEnd(nil)
-            flush()
             return 0
         }
         let (fields, text) = page.render(accept: accept, requestID: requestID.text)
@@ -146,7 +145,6 @@ final class HTTP2ServerStream: ClientStream {
         heldHead = headers
         if !isHEAD { heldData = ByteBuffer(string: text) }
         sendEnd(nil)
-        flush()
         return isHEAD ? 0 : text.utf8.count
     }
 
@@ -254,6 +252,7 @@ final class HTTP2ServerStream: ClientStream {
         switch end {
         // A stream whose request goes on is reset behind the answer's last frame.
         case .complete, .early, .awaitsRequestEnd:
+            flush()
             lastBytesDeadline = connection.loop.clock.deadline(after: connection.service.limits.bodyIdle)
         case .cutOff: reset(.internalError)
         case .relayLost: reset(.cancel)

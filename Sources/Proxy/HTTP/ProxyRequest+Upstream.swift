@@ -170,17 +170,14 @@ extension ProxyRequest {
         switch exchange.receiveEnd() {
         case .finish(let reuse):
             client.sendEnd(trailers)
-            client.flush()
             releaseUpstream(reuse: reuse)
             finish(.complete)
         case .finishEarly:
             client.sendEnd(trailers)
-            client.flush()
             abandonUpstream()
             finish(.early)
         case .awaitRequestEnd:
             client.sendEnd(trailers)
-            client.flush()
             abandonUpstream()
             client.exchangeEnded(.awaitsRequestEnd)
         case .closeOutput:

@@ -53,7 +53,7 @@ protocol ClientStream: AnyObject {
     func sendInformational(_ response: CheckedResponse)
     /// Both sides change to another protocol.
     func sendUpgrade(_ response: CheckedResponse, token: String)
-    /// A whole answer of ours.
+    /// A whole answer of ours. Not flushed.
     /// - Returns: bytes of its body.
     func send(_ page: ErrorPage, accept: String?, requestID: RequestID, isHEAD: Bool) -> Int
     func sendBody(_ bytes: ByteBuffer)
@@ -62,6 +62,7 @@ protocol ClientStream: AnyObject {
     func flush()
     /// ``ProxyRequest/mayRead`` may have become true.
     func readingMayGoOn()
+    /// Flushes.
     func exchangeEnded(_ end: ExchangeEnd)
 }
 

@@ -1,0 +1,38 @@
+import NIOCore
+
+/// Between a socket and its TLS handler: holds back what the last writes of a connection would flush one by one, so that the end of an
+/// answer and the `close_notify` behind it leave as one segment.
+package final class FarewellGate: ChannelOutboundHandler {
+    package typealias OutboundIn = ByteBuffer
+
+    /// Trigger it outbound before the last writes. It holds until output is closed, at most until the turn of the loop ends.
+    package struct Hold: Sendable {
+        package init() {}
+    }
+
+    private var isHolding = false
+
+    package init() {}
+
+    package func triggerUserOutboundEvent(context: ChannelHandlerContext, event: Any, promise: EventLoopPromise<Void>?) {
+        guard event is Hold else { return context.triggerUserOutboundEvent(event, promise: promise) }
+        isHolding = true
+        promise?.succeed()
+        context.eventLoop.assumeIsolated().execute { [self] in release(context) }
+    }
+
+    package func flush(context: ChannelHandlerContext) {
+        if !isHolding { context.flush() }
+    }
+
+    package func close(context: ChannelHandlerContext, mode: CloseMode, promise: EventLoopPromise<Void>?) {
+        release(context)
+        context.close(mode: mode, promise: promise)
+    }
+
+    private func release(_ context: ChannelHandlerContext) {
+        guard isHolding else { return }
+        isHolding = false
+        context.flush()
+    }
+}
