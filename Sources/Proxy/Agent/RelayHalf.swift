@@ -229,8 +229,8 @@ final class RelayHalf: ChannelDuplexHandler, RemovableChannelHandler {
 
     /// The tunnel's channel is reset once the gateway has acknowledged all that was written.
     private func abortBehindOutput() {
-        context?.channel.triggerUserOutboundEvent(
-            WireGuardChannel.AbortEvent(onceAcknowledgedWithin: relay.patience), promise: nil)
+        let patience = hasRetired ? min(relay.patience, Self.patienceWhenRetired) : relay.patience
+        context?.channel.triggerUserOutboundEvent(WireGuardChannel.AbortEvent(onceAcknowledgedWithin: patience), promise: nil)
     }
 
     /// A target that takes nothing more of what it is owed is not waited for.
@@ -285,6 +285,8 @@ final class RelayHalf: ChannelDuplexHandler, RemovableChannelHandler {
     /// With another target in use nobody should wait for long.
     private static let retirementTick = TimeAmount.milliseconds(25)
     private static let silentLooks = 4
+    /// A gateway that has vanished does not hold up the way down.
+    private static let patienceWhenRetired = TimeAmount.seconds(2)
 
     // MARK: Reading
 
