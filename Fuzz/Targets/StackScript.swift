@@ -307,7 +307,7 @@ struct StackScript: ~Copyable {
                 (bytesRead, bytesWritten) = (0, 0)
                 readFrom = connection.iss &+ 1
             case .closed(let closed, _): if closed == id { id = nil }
-            case .connected, .readable, .writable, .urgent, .inputClosed: break
+            case .connected, .readable, .writable, .urgent, .inputClosed, .inputReset: break
             case .datagrams, .udpWritable, .udpError, .udpClosed: break
             }
         }

@@ -22,6 +22,8 @@ final class ConnectionPort: QueuedPort, @unchecked Sendable {
         case closeOutput
         case close
         case abort
+        /// A reset behind what was written, unless the peer has taken nothing more of it for so long.
+        case abortOnceAcknowledged(patience: TimeAmount)
     }
 
     /// What the interface tells the channel.
@@ -44,6 +46,7 @@ final class ConnectionPort: QueuedPort, @unchecked Sendable {
     fileprivate(set) var id: ConnectionID?
     private var waiting = CircularBuffer<ByteBuffer>()
     private var isOutputClosing = false
+    private var isAborting = false
     private let wantsRead = Atomic<Bool>(false)
     /// There are bytes, or the end of input, for which the channel has not asked.
     private let hasUnread = Atomic<Bool>(false)
@@ -119,8 +122,13 @@ final class ConnectionPort: QueuedPort, @unchecked Sendable {
         case .closeOutput:
             isOutputClosing = true
             pump()
-        case .close: letGo { interface.close($0) }
+        // With bytes left that have to be followed by a reset, an orderly end would make them look complete.
+        case .close: letGo { isAborting ? interface.abort($0) : interface.close($0) }
         case .abort: letGo { interface.abort($0) }
+        case .abortOnceAcknowledged(let patience):
+            isAborting = true
+            watchProgress(every: patience, left: .max)
+            pump()
         }
     }
 
@@ -153,10 +161,24 @@ final class ConnectionPort: QueuedPort, @unchecked Sendable {
             self.accepted.add(accepted, ordering: .sequentiallyConsistent)
             if wantsAccepted.load(ordering: .sequentiallyConsistent) { notify(.accepted) }
         }
-        guard self.id == id, isOutputClosing, waiting.isEmpty else { return }
-        isOutputClosing = false
-        interface.closeWrite(id)
-        notify(.outputClosed)
+        guard self.id == id, waiting.isEmpty else { return }
+        if isOutputClosing {
+            isOutputClosing = false
+            interface.closeWrite(id)
+            notify(.outputClosed)
+        }
+        guard self.id == id, isAborting else { return }
+        isAborting = false
+        interface.abortOnceAcknowledged(id)
+    }
+
+    /// A peer that shuts its window would put the reset off for ever.
+    private func watchProgress(every patience: TimeAmount, left before: Int) {
+        interface.eventLoop.assumeIsolated().scheduleTask(in: patience) { [self] in
+            guard let id, channel != nil else { return }
+            let left = waiting.reduce(interface.unacknowledgedBytes(id)) { $0 + $1.readableBytes }
+            if left < before { watchProgress(every: patience, left: left) } else { interface.abort(id) }
+        }
     }
 
     // MARK: Events of the stack, on the interface's loop
@@ -171,6 +193,14 @@ final class ConnectionPort: QueuedPort, @unchecked Sendable {
     func handleInputClosed() {
         hasInputEnded = true
         interface.queueForRead(self)
+    }
+
+    /// Like a socket of the system's, it gives what is there, wanted or not: a channel that reads nothing has to hear of the reset, too.
+    func handleInputReset() {
+        while let id, channel != nil, let buffer = interface.read(id) {
+            wantsRead.store(false, ordering: .sequentiallyConsistent)
+            notify(.received(buffer))
+        }
     }
 
     /// Gives the channel one buffer, or the end of input, if it asked to read. Called once a turn.
@@ -199,8 +229,8 @@ final class ConnectionPort: QueuedPort, @unchecked Sendable {
     func finish(_ error: TunnelError?) {
         guard channel != nil else { return }
         waiting.removeAll()
-        // In order, everything has been read: the end of input may still wait for its turn.
-        if error == nil, hasInputEnded, !hasReportedInputEnd {
+        // Everything has been read: the end of input may still wait for its turn.
+        if error == nil || error == .reset, hasInputEnded, !hasReportedInputEnd {
             hasReportedInputEnd = true
             notify(.inputClosed)
         }

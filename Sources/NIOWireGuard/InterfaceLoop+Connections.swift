@@ -108,6 +108,8 @@ extension InterfaceLoop {
     func closeWrite(_ id: ConnectionID) { withCore { $0.stack.closeWrite(id, now: $1) } }
     func close(_ id: ConnectionID) { withCore { $0.stack.close(id, now: $1) } }
     func abort(_ id: ConnectionID) { withCore { $0.stack.abort(id, now: $1) } }
+    func abortOnceAcknowledged(_ id: ConnectionID) { withCore { $0.stack.abortOnceAcknowledged(id, now: $1) } }
+    func unacknowledgedBytes(_ id: ConnectionID) -> Int { core.stack.unacknowledgedBytes(id) }
 
     func hasSocket(for family: IPAddress.Family) -> Bool { sockets.has(family) }
 

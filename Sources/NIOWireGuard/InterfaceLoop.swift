@@ -113,7 +113,7 @@ final class InterfaceLoop: @unchecked Sendable {
             case .accepted(_, let id): core.stack.abort(id, now: now)
             case .closed(let id, let reason): port(for: id)?.finish(TunnelError(reason))
             case .udpClosed(let id): datagramPort(for: id)?.finish(.aborted)
-            case .connected, .readable, .writable, .inputClosed, .urgent, .datagrams, .udpWritable, .udpError: break
+            case .connected, .readable, .writable, .inputClosed, .inputReset, .urgent, .datagrams, .udpWritable, .udpError: break
             }
         }
         var ends = ports.compactMap { $0?.channel?.closeFuture }
@@ -234,6 +234,7 @@ final class InterfaceLoop: @unchecked Sendable {
         // Urgent data is read in line.
         case .urgent: break
         case .inputClosed(let id): port(for: id)?.handleInputClosed()
+        case .inputReset(let id): port(for: id)?.handleInputReset()
         case .closed(let id, let reason): port(for: id)?.finish(TunnelError(reason))
         case .datagrams(let id): if let port = datagramPort(for: id) { queueForRead(port) }
         case .udpWritable(let id): datagramPort(for: id)?.handleWritable()

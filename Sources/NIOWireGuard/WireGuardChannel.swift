@@ -32,6 +32,8 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
     private var port: ConnectionPort?
     private var connectPromise: EventLoopPromise<Void>?
     private var closeOutputPromise: EventLoopPromise<Void>?
+    /// What the end of output is: a FIN, or a reset that has to come behind everything else.
+    private var abortPatience: TimeAmount?
     /// A write's promise may write and flush again: the outermost flush takes it along, so that the stack stays flat.
     private var isFlushing = false
     /// Asked to read; the buffer has not come.
@@ -268,7 +270,8 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
             }
             for promise in state.accept(0) { promise.succeed(()) }
         } while state.hasFlushed
-        if state.takeOutputClose() { port?.request(.closeOutput) }
+        guard state.takeOutputClose() else { return }
+        port?.request(abortPatience.map { .abortOnceAcknowledged(patience: $0) } ?? .closeOutput)
     }
 
     public func read0() {
@@ -301,7 +304,7 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
     }
 
     public func triggerUserOutboundEvent0(_ event: Any, promise: EventLoopPromise<Void>?) {
-        guard event is AbortEvent else {
+        guard let event = event as? AbortEvent else {
             promise?.fail(ChannelError.operationUnsupported)
             return
         }
@@ -310,8 +313,13 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
             return
         }
         let port = self.port
-        tearDown(nil)
-        port?.request(.abort)
+        if let patience = event.patience, state.isActive {
+            abortPatience = patience
+            if state.closeOutput() { flush0() } else { port?.request(.abortOnceAcknowledged(patience: patience)) }
+        } else {
+            tearDown(nil)
+            port?.request(.abort)
+        }
         promise?.succeed(())
     }
 
@@ -323,7 +331,15 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
 
     /// Trigger this user event outbound to end the connection with a reset instead of a FIN.
     public struct AbortEvent: Sendable {
-        public init() {}
+        /// So long the peer may take nothing more of what was written.
+        public let patience: TimeAmount?
+
+        /// At once. What was written and has not arrived is lost.
+        public init() { patience = nil }
+
+        /// Once the other side has acknowledged all that was written, or has taken nothing more of it for `patience` to twice that.
+        /// Until then nothing can be written any more, and reading goes on; then the channel ends with `TunnelError.aborted`.
+        public init(onceAcknowledgedWithin patience: TimeAmount) { self.patience = patience }
     }
 
     // MARK: Options

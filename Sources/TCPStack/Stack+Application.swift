@@ -124,6 +124,7 @@ extension Stack {
     public func writableBytes(_ id: ConnectionID) -> Int {
         guard let index = index(of: id) else { return 0 }
         return connections[index].state.hasClosedWrite || connections[index].flags.contains(.finQueued)
+            || connections[index].flags.contains(.resetsOnceAcknowledged)
             ? 0 : connections[index].sendBuffer.room
     }
 
@@ -147,6 +148,21 @@ extension Stack {
         guard let index = index(of: id) else { return }
         connections[index].abort(.aborted)
         settle(index, now: now)
+    }
+
+    /// Resets the connection once the peer has acknowledged everything that was written, so that the reset does not overtake it; nothing
+    /// can be written any more, reading goes on. `.closed(_, .aborted)` follows. A peer that takes nothing may let it wait for ever: see
+    /// `unacknowledgedBytes`.
+    public mutating func abortOnceAcknowledged(_ id: ConnectionID, now: Instant) {
+        guard let index = index(of: id) else { return }
+        connections[index].abortOnceAcknowledged()
+        settle(index, now: now)
+    }
+
+    /// Bytes that were written and the peer does not have yet, as far as we know; 0 for a dead ID.
+    public func unacknowledgedBytes(_ id: ConnectionID) -> Int {
+        guard let index = index(of: id) else { return 0 }
+        return connections[index].sendBuffer.count
     }
 
     /// Connections that the application has closed and whose last bytes or FIN are not acknowledged yet. Walks all.

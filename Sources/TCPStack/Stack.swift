@@ -195,6 +195,10 @@ public struct Stack: ~Copyable {
             connections[index].events.remove(.inputClosed)
             return .inputClosed(id)
         }
+        if events.contains(.inputReset) {
+            connections[index].events.remove(.inputReset)
+            return .inputReset(id)
+        }
         if events.contains(.writable) {
             connections[index].events.remove(.writable)
             return .writable(id)

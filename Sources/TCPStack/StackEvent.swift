@@ -58,6 +58,8 @@ public enum StackEvent: Sendable, Hashable {
     case urgent(ConnectionID)
     /// The peer's FIN: nothing follows the bytes that are readable now.
     case inputClosed(ConnectionID)
+    /// The peer's reset, while bytes of before it wait to be read: nothing follows them but `.closed`.
+    case inputReset(ConnectionID)
     /// The last event of a connection. Its ID is dead.
     case closed(ConnectionID, CloseReason)
     /// Datagrams wait at a UDP socket. Given once for a batch.

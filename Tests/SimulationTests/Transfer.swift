@@ -36,7 +36,7 @@ final class Transfer {
         switch event {
         case .connected, .writable: fill()
         case .accepted, .urgent, .datagrams, .udpWritable, .udpError, .udpClosed: break
-        case .readable: drain()
+        case .readable, .inputReset: drain()
         case .inputClosed:
             drain()
             finishIfDone(inputEnded: true)

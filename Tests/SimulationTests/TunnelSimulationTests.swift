@@ -185,8 +185,8 @@ final class Exchange {
 extension StackEvent {
     var connection: ConnectionID? {
         switch self {
-        case .connected(let id), .accepted(_, let id), .readable(let id), .writable(let id), .inputClosed(let id), .urgent(let id),
-            .closed(let id, _):
+        case .connected(let id), .accepted(_, let id), .readable(let id), .writable(let id), .inputClosed(let id),
+            .inputReset(let id), .urgent(let id), .closed(let id, _):
             id
         case .datagrams, .udpWritable, .udpError, .udpClosed: nil
         }

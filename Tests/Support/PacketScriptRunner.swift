@@ -110,6 +110,7 @@ package final class PacketScriptRunner {
         case "read": try read(words)
         case "close": harness.stack.close(try current(), now: harness.now)
         case "shutdown": harness.stack.closeWrite(try current(), now: harness.now)
+        case "abort" where words == ["once", "acknowledged"]: harness.stack.abortOnceAcknowledged(try current(), now: harness.now)
         case "abort": harness.stack.abort(try current(), now: harness.now)
         case "advance": try lapse(until: harness.now + duration(words, 0))
         case "skip":
@@ -152,7 +153,9 @@ package final class PacketScriptRunner {
         for event in harness.events() {
             switch event {
             case .accepted(_, let accepted): adopt(accepted)
-            case .connected, .readable, .writable, .inputClosed, .urgent, .datagrams, .udpWritable, .udpError, .udpClosed, .closed: break
+            case .connected, .readable, .writable, .inputClosed, .inputReset, .urgent, .datagrams, .udpWritable, .udpError, .udpClosed,
+                .closed:
+                break
             }
             events.append(event)
         }
@@ -258,6 +261,7 @@ package final class PacketScriptRunner {
         case .readable: "readable"
         case .writable: "writable"
         case .inputClosed: "input-closed"
+        case .inputReset: "input-reset"
         case .urgent: "urgent"
         case .datagrams: "datagrams"
         case .udpWritable: "udp-writable"

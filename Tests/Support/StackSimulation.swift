@@ -231,7 +231,7 @@ package final class StackSimulation {
             guard let number = host.numbers[id] else { return }
             self[number, side].inputClosed()
             serve(number, side)
-        case .connected(let id), .readable(let id), .writable(let id):
+        case .connected(let id), .readable(let id), .writable(let id), .inputReset(let id):
             guard let number = host.numbers[id] else { return }
             serve(number, side)
         case .urgent, .datagrams, .udpWritable, .udpError, .udpClosed: break

@@ -62,7 +62,7 @@ import Testing
                 switch event {
                 case .connected(let id), .accepted(_, let id): ids.append(id)
                 case .closed(let id, _): ids.removeAll { $0 == id }
-                case .readable, .writable, .inputClosed, .urgent, .datagrams, .udpWritable, .udpError, .udpClosed: break
+                case .readable, .writable, .inputClosed, .inputReset, .urgent, .datagrams, .udpWritable, .udpError, .udpClosed: break
                 }
             }
             if let id = ids.randomElement(using: &script.generator) {
@@ -70,6 +70,7 @@ import Testing
                 case 0: script.stack.close(id, now: script.now)
                 case 1: script.stack.closeWrite(id, now: script.now)
                 case 2: script.stack.abort(id, now: script.now)
+                case 21: script.stack.abortOnceAcknowledged(id, now: script.now)
                 case 3...10: script.write(id, filled(Int(random.next(below: 5000)), with: 3))
                 case 11...20: _ = script.read(id, atMost: 1000)
                 default: break

@@ -74,8 +74,11 @@ package final class LocalProxy: Sendable {
 
     /// The initializer of an accepted channel; to be called on its loop.
     package func initialize(_ channel: any Channel) -> EventLoopFuture<Void> {
-        channel.eventLoop.makeCompletedFuture { try service.configure(channel, scheme: .http, speaks: .either) }
+        channel.eventLoop.makeCompletedFuture { try configure(channel) }
     }
+
+    /// Puts the handlers at the end of the pipeline. On the channel's loop.
+    func configure(_ channel: any Channel) throws { try service.configure(channel, scheme: .http, speaks: .either) }
 }
 
 private final class LocalRouter: RequestRouter {

@@ -4,7 +4,8 @@ import NIOPosix
 
 /// Connections to targets over the system's own TCP. Names are resolved each time; IPv6 and IPv4 are tried as RFC 8305 says.
 package enum OriginDialer {
-    package static func connector(timeout: TimeAmount = .seconds(3)) -> UpstreamConnector {
+    /// - Parameter halfClosure: a target that has said all may still be written to.
+    package static func connector(timeout: TimeAmount = .seconds(3), halfClosure: Bool = false) -> UpstreamConnector {
         { target, eventLoop in
             var bootstrap = ClientBootstrap(group: eventLoop)
                 .connectTimeout(timeout)
@@ -14,6 +15,7 @@ package enum OriginDialer {
                 .channelOption(.tcpOption(keepaliveIdle), value: 60)
                 .channelOption(.tcpOption(keepaliveInterval), value: 15)
                 .channelOption(.tcpOption(keepaliveCount), value: 4)
+                .channelOption(.allowRemoteHalfClosure, value: halfClosure)
                 .channelOption(.writeBufferWaterMark, value: .init(low: 64 * 1024, high: 128 * 1024))
             do {
                 if let source = target.source {

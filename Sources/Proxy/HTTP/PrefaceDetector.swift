@@ -33,12 +33,10 @@ final class PrefaceDetector: ChannelInboundHandler, RemovableChannelHandler, Clo
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         var bytes = unwrapInboundIn(data)
         held.writeBuffer(&bytes)
-        let preface = Self.preface.readableBytesView
-        let count = min(held.readableBytes, preface.count)
-        let isHTTP2 = held.readableBytesView.prefix(count).elementsEqual(preface.prefix(count))
-        guard !isHTTP2 || count == preface.count else { return }
+        let judgement = Self.judge(held)
+        guard judgement != .undecided else { return }
         do {
-            try service.configure(context.channel, scheme: scheme, speaks: isHTTP2 ? .http2 : .http1)
+            try service.configure(context.channel, scheme: scheme, speaks: judgement == .http2 ? .http2 : .http1)
         } catch {
             context.close(promise: nil)
             return
@@ -47,6 +45,16 @@ final class PrefaceDetector: ChannelInboundHandler, RemovableChannelHandler, Clo
         held = ByteBuffer()
         context.fireChannelReadComplete()
         context.pipeline.syncOperations.removeHandler(context: context, promise: nil)
+    }
+
+    enum Judgement { case undecided, http1, http2 }
+
+    /// What a connection speaks that begins with these bytes.
+    static func judge(_ bytes: ByteBuffer) -> Judgement {
+        let preface = Self.preface.readableBytesView
+        let count = min(bytes.readableBytes, preface.count)
+        guard bytes.readableBytesView.prefix(count).elementsEqual(preface.prefix(count)) else { return .http1 }
+        return count == preface.count ? .http2 : .undecided
     }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {

@@ -29,18 +29,15 @@ package enum AgentNode {
         do {
             let open = OpenChannels()
             DescriptorLimit.raise()
-            let proxy = LocalProxy(
-                targets: configuration.targets, connector: OriginDialer.connector(timeout: configuration.limits.connect),
-                limits: configuration.limits, firstRequestID: SystemEdges.random.nextUInt64(), logger: logger)
-            let listener = try await running.interface.listen(port: configuration.listenPort, group: running.group) { channel in
-                open.add(channel)
-                return channel.setOption(.allowRemoteHalfClosure, value: true).flatMap { proxy.initialize(channel) }
-            }.get()
+            let front = AgentFront(configuration.targets, limits: configuration.limits, open: open, logger: logger)
+            let listener = try await running.interface.listen(
+                port: configuration.listenPort, group: front.isRelay ? nil : running.group
+            ) { front.initialize($0) }.get()
             let addresses = configuration.interface.addresses.map { "\(SocketEndpoint($0.address, port: configuration.listenPort))" }
             running.answerStatus(
-                routes: { proxy.targets.all.map { .init(domain: $0.domain, target: "\($0.target)", enabled: $0.enabled) } },
+                routes: { front.targets.all.map { .init(domain: $0.domain, target: "\($0.target)", enabled: $0.enabled) } },
                 listeners: { addresses.map { .init(kind: "tunnel", address: $0) } },
-                metrics: [{ text in text.add(await proxy.service.httpTotals()) }])
+                metrics: [{ text in text.add(await front.httpTotals()) }])
             for target in configuration.targets.all {
                 logger.info("Tunnel registered", metadata: ["domain": "\(target.domain)", "target": "\(target.target)"])
             }
@@ -48,7 +45,7 @@ package enum AgentNode {
             probe.start()
             var current = configuration
             await signals.wait(reload: {
-                await reload(Reload(load: load, logger: logger), from: configuration, &current, running, proxy)
+                await reload(Reload(load: load, logger: logger), from: configuration, &current, running, front)
             })
             logger.info("Shutting down")
             probe.stop()
@@ -66,7 +63,7 @@ package enum AgentNode {
     /// Takes over what has changed, and nothing else.
     private static func reload(
         _ reload: Reload<AgentConfiguration>, from started: AgentConfiguration, _ current: inout AgentConfiguration,
-        _ running: RunningInterface, _ proxy: LocalProxy
+        _ running: RunningInterface, _ front: AgentFront
     ) async {
         guard let new = reload.read() else { return }
         let peers = PeerChanges(from: withKeepalive(current.interface).peers, to: withKeepalive(new.interface).peers)
@@ -75,7 +72,7 @@ package enum AgentNode {
         } catch {
             return reload.keep("\(error)")
         }
-        var changes = ["\(proxy.update(new.targets))"]
+        var changes = ["\(front.update(new.targets, within: drainLimit))"]
         if !peers.isEmpty { changes.append("\(peers)") }
         current = new
         reload.finish(changes, fixed: FixedSettings.differences(started, new))

@@ -5,7 +5,7 @@ import Synchronization
 
 /// The accepted connections of a listener, for the orderly way down: each is told to end after the request in hand, and what is left
 /// at the deadline is reset, so that a torn answer does not look complete.
-final class OpenChannels: Sendable {
+package final class OpenChannels: Sendable {
     private struct State {
         var channels: [ObjectIdentifier: any Channel] = [:]
         var isDraining = false
@@ -13,6 +13,8 @@ final class OpenChannels: Sendable {
     }
 
     private let state = Mutex(State())
+
+    package init() {}
 
     func add(_ channel: any Channel) {
         let key = ObjectIdentifier(channel)
@@ -24,7 +26,11 @@ final class OpenChannels: Sendable {
         if isDraining { channel.close(promise: nil) }
     }
 
-    func drain(within limit: TimeAmount, on eventLoop: any EventLoop) async {
+    func tell(_ event: any Sendable) {
+        for channel in state.withLock({ Array($0.channels.values) }) { channel.pipeline.fireUserInboundEventTriggered(event) }
+    }
+
+    package func drain(within limit: TimeAmount, on eventLoop: any EventLoop) async {
         let promise = eventLoop.makePromise(of: Void.self)
         let open = state.withLock { state in
             state.isDraining = true

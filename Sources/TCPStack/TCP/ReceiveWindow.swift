@@ -233,6 +233,12 @@ package struct ReceiveWindow: ~Copyable {
         (filling, inboxCapacity, blockSize) = (0, 0, Self.smallestBlock)
     }
 
+    /// What lies behind a hole.
+    package mutating func discardEarly() {
+        reassembler.removeAll()
+        ring.release()
+    }
+
     package mutating func discard() {
         readable = 0
         reassembler.removeAll()

@@ -48,7 +48,9 @@ extension TCPConnection {
             isDuplicate: isDuplicate, judges: !isTakenBack, acknowledged: acknowledged, flightBefore: flightBefore, sample: sample, now: now
         )
         if delivery.newlyDelivered > 0 || isDuplicate { flags.insert(.needsPoll) }
-        return receiveFINAcknowledgment(now: now)
+        let outcome = receiveFINAcknowledgment(now: now)
+        if acknowledged > 0 { abortIfAcknowledged() }
+        return outcome
     }
 
     /// The first block if it reports a duplicate: below the ACK, or inside the second block (RFC 2883 §4).

@@ -26,7 +26,7 @@ extension TCPConnection {
     }
 
     private mutating func prepareToWrite(mayGrow: Bool) throws(StackError) {
-        guard !state.hasClosedWrite, !flags.contains(.finQueued) else { throw .outputClosed }
+        guard !state.hasClosedWrite, flags.isDisjoint(with: [.finQueued, .resetsOnceAcknowledged]) else { throw .outputClosed }
         // What a round trip takes, and as much again that waits behind it.
         sendBuffer.limit =
             mayGrow ? min(limits.sendBufferMaximum, max(limits.sendBufferInitial, 2 * congestion.cwnd)) : limits.sendBufferInitial
@@ -81,7 +81,9 @@ extension TCPConnection {
         guard !flags.contains(.applicationClosed) else { return }
         flags.insert(.applicationClosed)
         flags.remove(.wantsWritable)
-        events.subtract([.readable, .writable, .inputClosed, .urgent])
+        events.subtract([.readable, .writable, .inputClosed, .inputReset, .urgent])
+        // What was written must not look complete.
+        if flags.contains(.resetsOnceAcknowledged), !state.isTerminal { return abort(.aborted) }
         switch state {
         case .synSent: finish(.finished)
         case .synReceived: abort(.aborted)
@@ -112,7 +114,20 @@ extension TCPConnection {
         finish(reason)
     }
 
-    /// The protocol ends here; nothing but the last event remains.
+    /// ABORT behind what was written: the reset leaves once the peer has acknowledged all of it.
+    mutating func abortOnceAcknowledged() {
+        flags.insert(.resetsOnceAcknowledged)
+        flags.remove(.wantsWritable)
+        events.remove(.writable)
+        abortIfAcknowledged()
+    }
+
+    mutating func abortIfAcknowledged() {
+        let isOwedFIN = flags.contains(.finQueued) && !isFINAcknowledged
+        if flags.contains(.resetsOnceAcknowledged), sendBuffer.count == 0, !isOwedFIN { abort(.aborted) }
+    }
+
+    /// The protocol ends here; nothing but the last event remains, and what can be read.
     mutating func finish(_ reason: CloseReason) {
         state = .closed
         closeReason = reason
@@ -120,10 +135,13 @@ extension TCPConnection {
         scoreboard.removeAll()
         timers = Timers()
         pending = []
-        if reason != .finished || flags.contains(.applicationClosed) {
+        guard keepsUnread else {
             rcv.discard()
-            events.subtract([.readable, .inputClosed, .writable, .urgent])
+            return events.subtract([.readable, .inputClosed, .inputReset, .writable, .urgent])
         }
+        guard reason == .reset else { return }
+        rcv.discardEarly()
+        if rcv.readable > 0 { events.insert(.inputReset) }
     }
 
     /// Our and the peer's FIN are exchanged and ours is acknowledged last: the stack keeps the record.
@@ -135,7 +153,17 @@ extension TCPConnection {
     /// Whether the last event is due.
     var shallAnnounceClose: Bool {
         guard state.isTerminal, !flags.contains(.closedAnnounced) else { return false }
-        return closeReason != .finished || flags.contains(.applicationClosed) || rcv.readable == 0
+        return !keepsUnread || rcv.readable == 0
+    }
+
+    /// What has been acknowledged is read before the end is told, be that a FIN or a reset: a server that does not want a request's body
+    /// answers, closes, and so resets.
+    private var keepsUnread: Bool {
+        guard !flags.contains(.applicationClosed) else { return false }
+        return switch closeReason {
+        case .finished, .reset: true
+        case .refused, .timedOut, .aborted, .unreachable, .outOfMemory: false
+        }
     }
 
     /// The application has closed, and the peer does not have all of it yet.

@@ -293,6 +293,8 @@ extension TCPConnection {
         static let hasAcknowledgedEarly = Flags(rawValue: 1 << 27)
         /// What came last is smaller than a full segment and ends a write.
         static let hasSmallSegment = Flags(rawValue: 1 << 28)
+        /// A reset follows as soon as the peer has all that was written.
+        static let resetsOnceAcknowledged = Flags(rawValue: 1 << 29)
         /// The path's MTU has changed since the stack looked last.
         static let hasNewPathMTU = Flags(rawValue: 1 << 25)
     }
@@ -305,6 +307,7 @@ extension TCPConnection {
         static let readable = PendingEvents(rawValue: 2)
         static let inputClosed = PendingEvents(rawValue: 4)
         static let writable = PendingEvents(rawValue: 8)
+        static let inputReset = PendingEvents(rawValue: 64)
         static let closed = PendingEvents(rawValue: 16)
     }
 }

@@ -2,7 +2,8 @@
 """Many short connections, in several processes with plain sockets; a program so that it can be in a namespace.
 
     churn.py clients COUNT RATE PROCESSES KIND [AUTHORITY] ADDRESS:PORT...   COUNT exchanges, RATE begun a second, over the addresses in turn
-    churn.py server PROCESSES ADDRESS:PORT...                                answers requests, one a connection; our side ends first
+    churn.py server PROCESSES ADDRESS:PORT...                                answers requests, one a connection; the client's side ends first
+    churn.py closing-server PROCESSES ADDRESS:PORT...                        the same, but the server's side ends first
 
 Kinds: `echo` (a text comes back, the client ends first), `http` (a request with Connection: close, the server ends first), `tls` (a
 request on a connection that stays open). Clients print one JSON object: done, seconds, problems.
@@ -136,7 +137,7 @@ def clients(count, rate, processes, kind, *destinations):
     print(json.dumps(total | {"seconds": time.monotonic() - start, "problems": total["problems"][:20]}))
 
 
-def serve(listener):
+def serve(listener, ends_first):
     while True:
         opened = listener.accept()[0]
         try:
@@ -150,12 +151,13 @@ def serve(listener):
                     head += piece
                 else:
                     opened.sendall(ANSWER + head[5:21])
-                    opened.recv(1)
+                    if not ends_first:
+                        opened.recv(1)
         except OSError:
             pass
 
 
-def server(processes, *addresses):
+def server(processes, *addresses, ends_first=False):
     for text in addresses:
         address, port = endpoint(text)
         listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
@@ -164,9 +166,13 @@ def server(processes, *addresses):
         listener.listen(4096)
         for _ in range(int(processes)):
             if fork() == 0:
-                serve(listener)
+                serve(listener, ends_first)
     os.wait()
 
 
+def closing_server(processes, *addresses):
+    server(processes, *addresses, ends_first=True)
+
+
 if __name__ == "__main__":
-    {"clients": clients, "server": server}[sys.argv[1]](*sys.argv[2:])
+    {"clients": clients, "server": server, "closing-server": closing_server}[sys.argv[1]](*sys.argv[2:])

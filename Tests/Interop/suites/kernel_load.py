@@ -40,8 +40,10 @@ class SUITE(Suite):
             tunnel.set_sysctl("net.core.somaxconn", 4096, space)
         self.echo = tunnel.start_echo(ECHO)
         # Port 8080 gives short answers, 8081 long ones.
-        for space, addresses in ((tunnel.pair.ours, ["127.0.0.1"]), (tunnel.kernel, ["10.1.0.1", "[fd00::1]"])):
-            self.start_server(space, ["churn.py", "server", "4"], 8080, addresses)
+        # An agent that relays leaves the end of a connection to its web server.
+        for space, server, addresses in (
+                (tunnel.pair.ours, "closing-server", ["127.0.0.1"]), (tunnel.kernel, "server", ["10.1.0.1", "[fd00::1]"])):
+            self.start_server(space, ["churn.py", server, "4"], 8080, addresses)
             self.start_server(space, ["bulk.py", "server"], 8081, addresses)
         self.agent = tunnel.start_agent(AGENT, "127.0.0.1:8080")
         self.bulk_agent = tunnel.start_agent(BULK_AGENT, "127.0.0.1:8081")
