@@ -13,7 +13,8 @@ from .product import Program
 from .system import Failure, Lab, is_root
 
 SUITES = [
-    "http1_table", "http2_conformance", "http2_floods", "http_clients", "http_limits", "http_failures", "http_drain_reload",
+    "http1_table", "http2_conformance", "http2_floods", "http_clients", "http_limits", "http_failures", "http_failures_relay",
+    "http_drain_reload",
     "gateway_to_stock_peer", "stock_peer_to_agent", "end_to_end", "full_form", "odd_origins", "recovery", "rough_link", "bad_input",
     "observability", "access_log", "capture", "wg_tools", "cookies", "names", "several_loops", "udp", "kernel_tcp", "kernel_flow",
     "kernel_load", "kernel_faults",
@@ -47,7 +48,8 @@ class Suite:
 
     @classmethod
     def test_names(cls):
-        return [name for name, member in vars(cls).items() if getattr(member, "is_test", False)]
+        names = dict.fromkeys(name for part in reversed(cls.__mro__) for name in vars(part))
+        return [name for name in names if getattr(getattr(cls, name), "is_test", False)]
 
 
 class Expired(Exception):

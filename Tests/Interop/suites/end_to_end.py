@@ -375,3 +375,20 @@ class SUITE(Suite):
             check(result.returncode > 0, f"exit code {result.returncode} of a second {command[0]}")
             check(state in result.stdout + result.stderr, f"the message does not name the directory: {result.stdout}{result.stderr}")
         check_equal(self.edge.request(APP)[0], 200, "status afterwards")
+
+    @test
+    def a_tls_session_is_resumed(self):
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            context = self.edge.tls_context()
+            context.minimum_version = context.maximum_version = version
+
+            def ask(session=None):
+                with socket.create_connection((self.edge.address, self.edge.https_port), timeout=15) as raw:
+                    with context.wrap_socket(raw, server_hostname=APP, session=session) as connection:
+                        connection.sendall(f"GET / HTTP/1.1\r\nHost: {APP}\r\nConnection: close\r\n\r\n".encode())
+                        check_equal(first_status(read_all(connection)), 200, f"status over {version.name}")
+                        return connection.session_reused, connection.session
+
+            reused, session = ask()
+            check(not reused and session, f"no session to resume over {version.name}")
+            check(ask(session)[0], f"the session was not resumed over {version.name}")

@@ -26,15 +26,23 @@ GROWTH = 8
 class SUITE(Suite):
     tools = ["setpriv"]
     modules = ["hpack"]
+    # Whether each target has an agent of its own, which then relays bytes.
+    relays = False
 
     def set_up(self):
         self.origin = Origin(self.lab)
         self.recorder = RecordingOrigin()
         self.lab.on_close(self.recorder.close)
-        self.chain = Chain(
-            self.program, self.lab, {APP: self.origin.target, HELD: self.recorder.target, REFUSING: f"127.0.0.1:{free_port()}"},
-            [{"domain": APP}, {"domain": HELD}, {"domain": REFUSING}], limits={"response_head": 3},
-            agent_limits={"pool_idle": 3})
+        refusing, limits = f"127.0.0.1:{free_port()}", {"response_head": 3}
+        if self.relays:
+            self.chain = Chain(
+                self.program, self.lab, self.origin.target,
+                [{"domain": APP}, {"domain": HELD, "agent": "10.1.0.3"}, {"domain": REFUSING, "agent": "10.1.0.4"}], limits=limits,
+                more=[self.recorder.target, refusing])
+        else:
+            self.chain = Chain(
+                self.program, self.lab, {APP: self.origin.target, HELD: self.recorder.target, REFUSING: refusing},
+                [{"domain": APP}, {"domain": HELD}, {"domain": REFUSING}], limits=limits, agent_limits={"pool_idle": 3})
         self.edge = self.chain.edge
         wait_until_served(self.edge, APP, 20)
         for _ in range(100):
