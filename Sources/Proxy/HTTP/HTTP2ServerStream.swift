@@ -135,7 +135,6 @@ final class HTTP2ServerStream: ClientStream {
     func send(_ page: ErrorPage, accept: String?, requestID: RequestID, isHEAD: Bool) -> Int {
         if exchange.request?.section.value(of: "content-type").map({ isGRPC($0) }) ?? false {
             heldHead = Self.grpcHead(page)
-            sendEnd(nil)
             return 0
         }
         let (fields, text) = page.render(accept: accept, requestID: requestID.text)
@@ -144,7 +143,6 @@ final class HTTP2ServerStream: ClientStream {
         headers.add(name: "content-length", value: String(text.utf8.count))
         heldHead = headers
         if !isHEAD { heldData = ByteBuffer(string: text) }
-        sendEnd(nil)
         return isHEAD ? 0 : text.utf8.count
     }
 
@@ -183,6 +181,8 @@ final class HTTP2ServerStream: ClientStream {
             if heldData == nil { heldData = ByteBuffer() }
             writeHeld(endStream: true)
         }
+        // The stream may have closed with that: then nobody will say that it is over.
+        flush()
     }
 
     /// RFC 9113 §8.1: when a whole answer has left before the request ended, the rest of the request is not wanted. A reset that overtook

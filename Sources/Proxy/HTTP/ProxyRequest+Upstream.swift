@@ -168,13 +168,14 @@ extension ProxyRequest {
         guard let client else { return }
         let trailers = RequestRules.trailers(trailers)
         switch exchange.receiveEnd() {
+        // The client's stream may close with its last frame, which must not count as a loss.
         case .finish(let reuse):
-            client.sendEnd(trailers)
             releaseUpstream(reuse: reuse)
+            client.sendEnd(trailers)
             finish(.complete)
         case .finishEarly:
-            client.sendEnd(trailers)
             abandonUpstream()
+            client.sendEnd(trailers)
             finish(.early)
         case .awaitRequestEnd:
             client.sendEnd(trailers)

@@ -164,7 +164,7 @@ final class ProxyRequest {
         } else {
             abandonUpstream()
         }
-        end(status: nil)
+        end()
     }
 
     /// What the client sent last was no HTTP.
@@ -224,6 +224,7 @@ final class ProxyRequest {
         heldEnd = nil
         let end = exchange.answer()
         log.bytesOut += client.send(page, accept: accept, requestID: requestID, isHEAD: isHEAD)
+        client.sendEnd(nil)
         switch end {
         case .finish: finish(.complete)
         case .finishEarly: finish(.early)
@@ -235,12 +236,13 @@ final class ProxyRequest {
     }
 
     func finish(_ end: ExchangeEnd) {
-        let client = client
-        self.end(status: end)
-        client?.exchangeEnded(end)
+        guard let client else { return }
+        self.end()
+        client.exchangeEnded(end)
     }
 
-    private func end(status: ExchangeEnd?) {
+    /// Once for each exchange.
+    private func end() {
         log.end(request)
         if !loop.upgraded.isEmpty { loop.upgraded[ObjectIdentifier(self)] = nil }
         if relay != nil { loop.counters.connectionClosed(.websocket) }

@@ -53,7 +53,7 @@ protocol ClientStream: AnyObject {
     func sendInformational(_ response: CheckedResponse)
     /// Both sides change to another protocol.
     func sendUpgrade(_ response: CheckedResponse, token: String)
-    /// A whole answer of ours. Not flushed.
+    /// An answer of ours, whole but for its end. Not flushed.
     /// - Returns: bytes of its body.
     func send(_ page: ErrorPage, accept: String?, requestID: RequestID, isHEAD: Bool) -> Int
     func sendBody(_ bytes: ByteBuffer)

@@ -77,6 +77,21 @@ class SUITE(Suite):
         check_equal(os.stat(self.log).st_mode & 0o777, 0o640, "mode of the file")
 
     @test
+    def an_answer_without_a_body_is_one_request(self):
+        """Over HTTP/2 its only frame ends the stream."""
+        name = "kakuremichi_http_requests_total"
+        label = f'route="{APP}",code="2xx"'
+        before = self.metrics(self.gateway)
+        for number in range(3):
+            curl([*self.edge.curl_options(APP), "--http2", "--head", self.edge.url(APP, f"/?head{number}")])
+            self.line(method="HEAD", protocol="h2")
+        wait_until(lambda: self.metrics(self.gateway)[(name, label)] - before.get((name, label), 0) == 3, 5, "three requests")
+        after = self.metrics(self.gateway)
+        check_equal(after[(name, label)] - before.get((name, label), 0), 3, "requests")
+        connections = "kakuremichi_upstream_connections_total", ""
+        check(after[connections] - before[connections] <= 1, "a connection to the agent is not used again")
+
+    @test
     def what_is_not_served_has_a_line_too(self):
         for domain, status in ((DEAD, 502), (OFF, 503), (NOBODY, 404)):
             with Wire(self.edge, APP if domain == NOBODY else domain) as wire:
