@@ -120,7 +120,8 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
         switch notice {
         case .connected(let local, let remote): activate(local: local, remote: remote)
         case .received(let buffer):
-            guard state.isOpen else { return }
+            // A reset may come while an accepted channel is still being set up.
+            guard state.isActive else { return }
             isReadPending = false
             pipeline.fireChannelRead(buffer)
             guard state.isOpen else { return }
@@ -240,20 +241,12 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
             return
         }
         state.append(buffer, promise: promise)
-        guard state.bufferedBytes > waterMark.high else { return }
-        noteAccepted()
-        if state.bufferedBytes > waterMark.high, writable.load(ordering: .relaxed) {
-            writable.store(false, ordering: .releasing)
-            pipeline.fireChannelWritabilityChanged()
-            // Of what was flushed before.
-            waitForAccepted()
-        }
-    }
-
-    /// Somebody waits for a promise, or to write on.
-    private func waitForAccepted() {
-        port?.waitForAccepted(state.hasPromises || !writable.load(ordering: .relaxed))
-        noteAccepted()
+        guard writable.load(ordering: .relaxed), state.bufferedBytes - (port?.acceptedBytes ?? 0) > waterMark.high else { return }
+        writable.store(false, ordering: .releasing)
+        port?.waitForAccepted(true)
+        // Nobody who writes expects to hear within it that he may write on, or of earlier writes.
+        if let port, port.acceptedBytes > 0 { eventLoop.execute { self.noteAccepted() } }
+        pipeline.fireChannelWritabilityChanged()
     }
 
     public func flush0() {
@@ -263,11 +256,9 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
         defer { isFlushing = false }
         repeat {
             let buffers = state.takeFlushed()
-            if !buffers.isEmpty {
-                waitForAccepted()
-                port?.request(.write(buffers))
-                noteAccepted()
-            }
+            port?.waitForAccepted(state.hasPromises || !writable.load(ordering: .relaxed))
+            if !buffers.isEmpty { port?.request(.write(buffers)) }
+            noteAccepted()
             for promise in state.accept(0) { promise.succeed(()) }
         } while state.hasFlushed
         guard state.takeOutputClose() else { return }

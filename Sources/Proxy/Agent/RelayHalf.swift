@@ -203,7 +203,7 @@ final class RelayHalf: ChannelDuplexHandler, RemovableChannelHandler {
             phase = .left
             return
         }
-        if isOutputClosed, !isInputClosed, !hasFailed {
+        if side == .origin, isOutputClosed, !isInputClosed, !hasFailed {
             // NIO does not say that a socket's input has ended if that closes it.
             isInputClosed = true
             peer.closeOutput()

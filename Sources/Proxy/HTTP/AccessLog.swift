@@ -20,7 +20,7 @@ struct AccessLog {
         logger.debug(
             "Incoming request",
             metadata: [
-                "method": "\(LogText.escape(request.methodText))", "host": "\(LogText.escape(request.authorityText))",
+                "method": "\(LogText.escape(request.methodText))", "host": "\(LogText.escape(request.hostForLogs))",
                 "path": "\(Self.path(request.targetText))", "client": "\(client.address)", "requestID": "\(requestID.text)",
             ])
     }

@@ -90,8 +90,8 @@ package final class AccessLogFile: Sendable {
         }
         switch next {
         case .nothing: break
-        case .wait: eventLoop.scheduleTask(in: Self.interval) { self.thread.submit { _ in self.drain() } }
-        case .drain: thread.submit { _ in self.drain() }
+        case .wait: eventLoop.scheduleTask(in: Self.interval) { self.submitDrain() }
+        case .drain: submitDrain()
         }
     }
 
@@ -99,7 +99,7 @@ package final class AccessLogFile: Sendable {
     package func reopen() {
         guard path != nil else { return }
         queue.withLock { $0.isReopening = true }
-        thread.submit { _ in self.drain() }
+        submitDrain()
     }
 
     /// Writes what waits. Gives up after `limit`: a disk may hang.
@@ -107,8 +107,8 @@ package final class AccessLogFile: Sendable {
         let promise = eventLoop.makePromise(of: Void.self)
         let isDone = Atomic(false)
         @Sendable func done() { if !isDone.exchange(true, ordering: .relaxed) { promise.succeed() } }
-        thread.submit { _ in
-            self.drain()
+        thread.submit { state in
+            if state == .active { self.drain() }
             done()
         }
         let timeout = eventLoop.scheduleTask(in: limit) { done() }
@@ -118,12 +118,17 @@ package final class AccessLogFile: Sendable {
 
     /// Writes what waits, and takes nothing more.
     package func close(within limit: TimeAmount) async {
-        await flush(within: limit)
         queue.withLock { $0.isClosed = true }
+        await flush(within: limit)
         thread.shutdownGracefully { _ in }
     }
 
     // MARK: The thread
+
+    /// A pool that is shut down calls on the thread that submits, which may be a loop's.
+    private func submitDrain() {
+        thread.submit { state in if state == .active { self.drain() } }
+    }
 
     private func drain() {
         let (records, dropped, isReopening) = queue.withLock { queue in

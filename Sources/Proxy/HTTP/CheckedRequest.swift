@@ -69,6 +69,8 @@ package struct CheckedRequest {
         }
     }
     package var authorityText: String { section.text(authority) }
+    /// Without what might be somebody's password.
+    var hostForLogs: String { authorityText.split(separator: "@", omittingEmptySubsequences: false).last.map { String($0) } ?? "" }
 
     /// RFC 9110 §9.2.2.
     var isIdempotent: Bool {

@@ -215,7 +215,8 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        loop.counters.refused(Self.isFlood(error) ? .http2Flood : .http2Error)
+        // A connection may break off, too.
+        if error is any NIOHTTP2Error { loop.counters.refused(Self.isFlood(error) ? .http2Flood : .http2Error) }
         // The stream was reset, and the connection goes on.
         if error is NIOHTTP2Errors.StreamError { return flushSoon() }
         linger(reads: false)

@@ -92,7 +92,7 @@ struct RequestLog {
             case nil: isHTTP2 ? "h2" : "http/1.1"
             }
         return RequestRecord(
-            id: givenID ?? requestID.text, client: client, host: request?.authorityText ?? "", method: request?.methodText ?? "",
+            id: givenID ?? requestID.text, client: client, host: request?.hostForLogs ?? "", method: request?.methodText ?? "",
             path: request?.targetText ?? "", status: status, bytesIn: bytesIn, bytesOut: bytesOut, connect: connected.map { $0 - began },
             head: headReceived.map { $0 - began }, total: total, agent: route?.agentIP ?? "", route: route?.domain ?? "",
             protocolName: version, tlsVersion: tlsVersion, error: error, time: wallClock)

@@ -7,6 +7,7 @@ import signal
 
 from interop.chain import AGENT, APP, Chain
 from interop.client import curl
+from interop.h2raw import DATA, END_HEADERS, END_STREAM, H2, HEADERS, block, frame, request
 from interop.http1_cases import get, post
 from interop.metrics import metrics
 from interop.nodes import Origin, wait_until_served
@@ -90,6 +91,16 @@ class SUITE(Suite):
         check_equal(after[(name, label)] - before.get((name, label), 0), 3, "requests")
         connections = "kakuremichi_upstream_connections_total", ""
         check(after[connections] - before[connections] <= 1, "a connection to the agent is not used again")
+
+    @test
+    def a_request_that_ends_behind_its_answer_is_one_request(self):
+        name = "kakuremichi_http_requests_total", 'route="-",code="4xx"'
+        before = self.metrics(self.gateway).get(name, 0)
+        with H2(self.edge, APP) as h2:
+            h2.send(frame(HEADERS, END_HEADERS, 1, block(request(NOBODY, "/early", "POST"))) + frame(DATA, END_STREAM, 1, b"x"))
+            check_equal(h2.response(1).status, 404, "status")
+        self.line(path="/early", status=404)
+        check_equal(self.metrics(self.gateway)[name] - before, 1, "requests")
 
     @test
     def what_is_not_served_has_a_line_too(self):
