@@ -102,7 +102,7 @@ package struct PEMCertificates: Sendable {
     }
 
     /// DNS names, or the common name of a certificate without any (which the RFCs no longer allow).
-    private static func names(of certificate: Certificate) -> (names: [DomainPattern], isLegacy: Bool) {
+    static func names(of certificate: Certificate) -> (names: [DomainPattern], isLegacy: Bool) {
         let alternative = (try? certificate.extensions.subjectAlternativeNames).flatMap { $0 } ?? SubjectAlternativeNames()
         let names = alternative.compactMap { name -> DomainPattern? in
             if case .dnsName(let text) = name { DomainPattern(text) } else { nil }

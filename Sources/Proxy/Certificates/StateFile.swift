@@ -61,6 +61,15 @@ enum StateFile {
         }
     }
 
+    /// Nothing if there is no such file.
+    static func remove(_ path: String) throws(CertificateFileError) {
+        if unlink(path) != 0, errno != ENOENT { throw .unwritable(path: path, reason: errorText(errno)) }
+    }
+
+    static func move(_ path: String, to other: String) throws(CertificateFileError) {
+        if rename(path, other) != 0 { throw .unwritable(path: path, reason: errorText(errno)) }
+    }
+
     /// Makes the directory, 0700, and those above it.
     static func makeDirectory(_ path: String) throws(CertificateFileError) {
         if mkdir(path, 0o700) == 0 || errno == EEXIST { return }
