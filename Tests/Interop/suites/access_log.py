@@ -125,6 +125,7 @@ class SUITE(Suite):
         with Wire(self.edge, APP) as wire:
             wire.send(b"GET /endless/gone HTTP/1.1\r\nHost: " + APP.encode() + b"\r\n\r\n")
             check_equal(wire.head().status, 200, "status")
+            wire.exactly(1000)
         line = self.line(path="/endless/gone")
         check(line["status"] == 200 and line["bytesOut"] > 0, f"{line}")
         echo_messages(self.edge, APP)
