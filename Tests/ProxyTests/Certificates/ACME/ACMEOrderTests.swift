@@ -287,6 +287,31 @@ private struct Trip {
         }
     }
 
+    @Test("an order that was not ready to be finalized is asked for again, three times at most")
+    func orderNotReady() throws {
+        let body = Array(#"{"type":"urn:ietf:params:acme:error:orderNotReady"}"#.utf8)
+        var trip = try Trip("app.example.com")
+        trip.ca.interventions = Array(repeating: ("finalize", ACMEResponse(status: 403, body: body)), count: 2)
+        _ = try trip.certificate()
+        var never = try Trip("app.example.com")
+        never.ca.interventions = Array(repeating: ("finalize", ACMEResponse(status: 403, body: body)), count: 3)
+        let failure = try never.failure()
+        #expect(failure.stage == .finalize && failure.problem?.type == "orderNotReady")
+    }
+
+    @Test("a CA that could not be reached, or has moved, is asked for its directory again")
+    func movedDirectory() throws {
+        var trip = try Trip("app.example.com")
+        _ = try trip.certificate()
+        trip.order = ACMEOrder(trip.order.plan, session: trip.order.session)
+        trip.ca.interventions = [("new-order", ACMEResponse(status: 404))]
+        _ = try trip.failure()
+        let before = trip.ca.log.count
+        trip.order = ACMEOrder(trip.order.plan, session: trip.order.session)
+        _ = try trip.certificate()
+        #expect(trip.ca.log[before] == "dir")
+    }
+
     @Test("a rate limit ends the order with the moment that the CA names")
     func rateLimited() throws {
         let body = Array(#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many"}"#.utf8)
