@@ -47,11 +47,14 @@ struct PebbleTests {
         }
     }
 
+    private var external: ExternalAccount? {
+        environment["PEBBLE_EAB_KEY"].flatMap { ExternalAccount(keyID: environment["PEBBLE_EAB_KID"] ?? "", hmacKey: $0) }
+    }
+
     private func with(_ body: (ACMEClient, HTTPStub, ACMESession) async throws -> Void) async throws {
         let client = try ACMEClient(
             trustFile: environment["PEBBLE_CA_FILE"], userAgent: "kakuremichi-test", group: MultiThreadedEventLoopGroup.singleton)
         let http = try await HTTPStub(host: "127.0.0.1", port: try #require(environment["PEBBLE_HTTP_PORT"].flatMap { Int($0) }))
-        let external = environment["PEBBLE_EAB_KEY"].flatMap { ExternalAccount(keyID: environment["PEBBLE_EAB_KID"] ?? "", hmacKey: $0) }
         let session = ACMESession(
             directory: try ACMEURL(environment["PEBBLE_DIRECTORY"] ?? ""), key: ACMEKey(), contacts: ["mailto:admin@example.com"],
             externalAccount: external)
@@ -88,6 +91,20 @@ struct PebbleTests {
             #expect(Set(presenter.seen.withLockedValue { $0 }) == [.http01, .dns01])
             order = ACMEOrder(try plan("*.wild.test", "wild.test", challenges: [.dns01]), session: order.session)
             _ = try await client.issue(&order, presenter: presenter).get()
+        }
+    }
+
+    @Test("an account that the CA does not know is registered again", .timeLimit(.minutes(2)))
+    func lostAccount() async throws {
+        try await with { client, http, session in
+            var session = session
+            _ = try await client.perform(.account(), stage: .account, session: &session).get()
+            let account = try #require(session.account)
+            let lost = ACMESession(
+                directory: session.directoryURL, key: ACMEKey(), account: try ACMEURL(account.text + "0"), externalAccount: external)
+            var order = ACMEOrder(try plan("g.test"), session: lost)
+            _ = try await client.issue(&order, presenter: Presenter(http: http, client: client)).get()
+            #expect(order.session.account != account && order.session.account != lost.account)
         }
     }
 
