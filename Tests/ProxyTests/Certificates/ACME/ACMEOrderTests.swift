@@ -164,6 +164,11 @@ private struct Trip {
         quick.ca.pendingPolls = 100_000
         quick.ca.retryAfter = "1"
         #expect(try quick.failure().reason == "no decision after 60 questions")
+        var processing = try Trip("app.example.com")
+        processing.ca.processingPolls = 100_000
+        processing.ca.retryAfter = "1"
+        let failure = try processing.failure()
+        #expect(failure.reason == "no decision after 60 questions" && failure.stage == .processing)
     }
 
     @Test("after a failed validation a new order takes the next type; the failure is counted")
@@ -370,10 +375,13 @@ private struct Trip {
         let (leaf, middle) = (try certificate.chain[0].serializeAsPEM().pemString, try certificate.chain[1].serializeAsPEM().pemString)
         let names = good.order.plan.names
         func check(_ pem: String) throws { _ = try ACMECertificate(pem: Array(pem.utf8), key: certificate.key, names: names, now: testNow) }
+        // Of the same name, with another key.
+        var other = try Trip("app.example.com")
+        let impostor = try other.certificate().chain[1].serializeAsPEM().pemString
         try check(leaf)
         try check(leaf + "\n" + middle)
         for bad in [
-            "", "x", middle, leaf + "\n" + leaf, leaf + "\n" + P256.Signing.PrivateKey().pemRepresentation,
+            "", "x", middle, leaf + "\n" + leaf, leaf + "\n" + impostor, leaf + "\n" + P256.Signing.PrivateKey().pemRepresentation,
             "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----", Array(repeating: leaf, count: 11).joined(separator: "\n"),
         ] { #expect(throws: ACMEFault.self) { try check(bad) } }
     }
