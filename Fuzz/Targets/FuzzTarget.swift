@@ -26,6 +26,8 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
     case http1
     /// Header blocks of HTTP/2 that become requests of HTTP/1.1.
     case http2fields
+    /// Documents of an ACME server, alone and as the answers to an order.
+    case acme
 
     public func run(_ bytes: [UInt8]) {
         switch self {
@@ -43,6 +45,7 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
         case .headers: Self.parseHeaders(bytes)
         case .http1: HTTP1Script(bytes).run()
         case .http2fields: HTTP2FieldsScript(bytes).run()
+        case .acme: ACMEScript(bytes).run()
         }
     }
 

@@ -115,6 +115,8 @@ extension ACMEOrder {
 
     /// RFC 8555 §7.4.
     private mutating func finalize(_ issue: Issue, now: ACMEMoment) -> Action {
+        var issue = issue
+        issue.finalizations += 1
         state = .finalizing(issue)
         do {
             let request = try CertificateRequest.der(names: plan.names, key: plan.key)

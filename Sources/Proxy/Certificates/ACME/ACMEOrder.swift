@@ -208,7 +208,7 @@ package struct ACMEOrder: Sendable {
         // RFC 9773 §5: `alreadyReplaced`. Whatever else is wrong with `replaces` must not stand in the way of a renewal either.
         case .ordering(replaces: true) where failure.kind == .refused && failure.stage == .order: return newOrder(replaces: false, now: now)
         // RFC 8555 §7.4: also what a repeated finalize gets.
-        case .finalizing(let issue) where failure.problem?.type == "orderNotReady":
+        case .finalizing(let issue) where failure.problem?.type == "orderNotReady" && issue.finalizations < Self.maximumFinalizations:
             state = .awaitingReady(issue, attempt: 1)
             return ask(issue.url, .order, now: now)
         case .idle, .ordering, .reading, .presenting, .answering, .validating, .awaitingReady, .finalizing, .processing, .downloading,
@@ -246,7 +246,9 @@ package struct ACMEOrder: Sendable {
         var authorizations: [ACMEURL]
         var tasks: [Task] = []
         var hasFailed = false
+        /// The latest finalize was taken.
         var isFinalized = false
+        var finalizations = 0
     }
 
     /// A name to be shown as ours.
@@ -261,4 +263,5 @@ package struct ACMEOrder: Sendable {
     /// Questions about one authorization or order.
     static let maximumPolls = 60
     static let maximumAlternates = 8
+    static let maximumFinalizations = 3
 }

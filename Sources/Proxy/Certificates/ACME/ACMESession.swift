@@ -28,14 +28,22 @@ package struct ACMESession: Sendable {
         case post(ACMEURL, payload: [UInt8])
         /// POST-as-GET (RFC 8555 §6.3).
         case read(ACMEURL, accept: String = "application/json")
-        /// A change of the account (RFC 8555 §7.3.2, §7.3.6); an empty object only makes sure that it is there.
-        case account(payload: [UInt8] = Array("{}".utf8))
+        /// A change of the account (RFC 8555 §7.3.2, §7.3.6); nil reads it, which makes sure that it is there.
+        case account(change: [UInt8]? = nil)
         /// RFC 8555 §7.3.5.
         case keyChange(ACMEKey)
         /// RFC 8555 §7.6, by the account, or by the certificate's own key.
         case revoke(certificate: [UInt8], reason: Int?, key: ACMEKey?)
 
-        var needsAccount: Bool { if case .revoke(_, _, .some) = self { false } else { true } }
+        /// What a certificate's window is (RFC 9773 §4.1): the one request that is not signed.
+        case renewalInfo(certificateID: String)
+
+        var needsAccount: Bool {
+            switch self {
+            case .revoke(_, _, .some), .renewalInfo: false
+            case .newOrder, .post, .read, .account, .keyChange, .revoke: true
+            }
+        }
     }
 
     package enum Progress: Equatable, Sendable {
@@ -114,6 +122,7 @@ package struct ACMESession: Sendable {
             pending?.awaiting = .directory
             return .send(ACMERequest(method: .get, url: directoryURL))
         }
+        if case .renewalInfo(let certificateID) = intent { return getRenewalInfo(directory, certificateID) }
         guard let nonce = nonces.popLast() else {
             pending?.awaiting = .nonce
             return .send(ACMERequest(method: .head, url: directory.newNonce))
@@ -124,6 +133,16 @@ package struct ACMESession: Sendable {
             return .send(
                 isRegistration
                     ? try registration(directory.newAccount, nonce: nonce) : try request(intent, directory: directory, nonce: nonce))
+        } catch {
+            return fail(.refused, error.reason, nil, nil)
+        }
+    }
+
+    private mutating func getRenewalInfo(_ directory: ACMEDirectory, _ certificateID: String) -> Progress {
+        pending?.awaiting = .answer
+        do throws(ACMEFault) {
+            guard let renewalInfo = directory.renewalInfo else { throw ACMEFault("this CA has no renewalInfo") }
+            return .send(ACMERequest(method: .get, url: try renewalInfo.appending(certificateID)))
         } catch {
             return fail(.refused, error.reason, nil, nil)
         }
@@ -175,6 +194,7 @@ package struct ACMESession: Sendable {
         case .newOrder(let order): (url, payload) = (directory.newOrder, try order.payload(directory))
         case .post(let target, let body): (url, payload) = (target, body)
         case .read(let target, let type): (url, accept) = (target, type)
+        case .renewalInfo: throw ACMEFault("renewal information is not signed")
         case .account(let change):
             guard let account else { throw ACMEFault("there is no account") }
             (url, payload) = (account, change)
@@ -220,6 +240,8 @@ package struct ACMESession: Sendable {
             case .answer, nil: pending?.stage
             }
         pending = nil
+        // Its resources may have moved.
+        if response?.status == 404 || kind == .unavailable { directory = nil }
         return .failed(ACMEFailure(stage ?? .directory, kind, reason, problem: response.map { ACMEProblem($0) }, retryAfter: retryAfter))
     }
 

@@ -11,9 +11,16 @@ package struct ACMERequest: Equatable, Sendable {
     package var method: Method
     package var url: ACMEURL
     /// The `Accept` field.
-    package var accept = "application/json"
+    package var accept: String
     /// Sent as `application/jose+json` (RFC 8555 §6.2); empty unless it is a POST.
-    package var body: [UInt8] = []
+    package var body: [UInt8]
+
+    package init(method: Method, url: ACMEURL, accept: String = "application/json", body: [UInt8] = []) {
+        self.method = method
+        self.url = url
+        self.accept = accept
+        self.body = body
+    }
 
     package static let contentType = "application/jose+json"
     package static let chainType = "application/pem-certificate-chain"

@@ -164,6 +164,11 @@ private struct Trip {
         quick.ca.pendingPolls = 100_000
         quick.ca.retryAfter = "1"
         #expect(try quick.failure().reason == "no decision after 60 questions")
+        var processing = try Trip("app.example.com")
+        processing.ca.processingPolls = 100_000
+        processing.ca.retryAfter = "1"
+        let failure = try processing.failure()
+        #expect(failure.reason == "no decision after 60 questions" && failure.stage == .processing)
     }
 
     @Test("after a failed validation a new order takes the next type; the failure is counted")
@@ -287,6 +292,31 @@ private struct Trip {
         }
     }
 
+    @Test("an order that was not ready to be finalized is asked for again, three times at most")
+    func orderNotReady() throws {
+        let body = Array(#"{"type":"urn:ietf:params:acme:error:orderNotReady"}"#.utf8)
+        var trip = try Trip("app.example.com")
+        trip.ca.interventions = Array(repeating: ("finalize", ACMEResponse(status: 403, body: body)), count: 2)
+        _ = try trip.certificate()
+        var never = try Trip("app.example.com")
+        never.ca.interventions = Array(repeating: ("finalize", ACMEResponse(status: 403, body: body)), count: 3)
+        let failure = try never.failure()
+        #expect(failure.stage == .finalize && failure.problem?.type == "orderNotReady")
+    }
+
+    @Test("a CA that could not be reached, or has moved, is asked for its directory again")
+    func movedDirectory() throws {
+        var trip = try Trip("app.example.com")
+        _ = try trip.certificate()
+        trip.order = ACMEOrder(trip.order.plan, session: trip.order.session)
+        trip.ca.interventions = [("new-order", ACMEResponse(status: 404))]
+        _ = try trip.failure()
+        let before = trip.ca.log.count
+        trip.order = ACMEOrder(trip.order.plan, session: trip.order.session)
+        _ = try trip.certificate()
+        #expect(trip.ca.log[before] == "dir")
+    }
+
     @Test("a rate limit ends the order with the moment that the CA names")
     func rateLimited() throws {
         let body = Array(#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many"}"#.utf8)
@@ -345,10 +375,13 @@ private struct Trip {
         let (leaf, middle) = (try certificate.chain[0].serializeAsPEM().pemString, try certificate.chain[1].serializeAsPEM().pemString)
         let names = good.order.plan.names
         func check(_ pem: String) throws { _ = try ACMECertificate(pem: Array(pem.utf8), key: certificate.key, names: names, now: testNow) }
+        // Of the same name, with another key.
+        var other = try Trip("app.example.com")
+        let impostor = try other.certificate().chain[1].serializeAsPEM().pemString
         try check(leaf)
         try check(leaf + "\n" + middle)
         for bad in [
-            "", "x", middle, leaf + "\n" + leaf, leaf + "\n" + P256.Signing.PrivateKey().pemRepresentation,
+            "", "x", middle, leaf + "\n" + leaf, leaf + "\n" + impostor, leaf + "\n" + P256.Signing.PrivateKey().pemRepresentation,
             "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----", Array(repeating: leaf, count: 11).joined(separator: "\n"),
         ] { #expect(throws: ACMEFault.self) { try check(bad) } }
     }
