@@ -34,6 +34,10 @@ import Testing
         Self.expectGood(scenario)
     }
 
+    @Test("an end whose reset was lost in an outage is found gone by keepalive, however long that takes") func lostReset() {
+        Self.expectGood(.drawn(from: 16_744_273_745_004_307_192))
+    }
+
     static func expectGood(_ scenario: StackScenario) {
         guard let fault = scenario.run() else { return }
         let smallest = scenario.shrunk()

@@ -36,6 +36,8 @@ package final class StackSimulation {
         package var isOver: Bool { client.isOver && server.isOver }
         /// Neither host has forgotten it.
         package var isIntact: Bool { !client.isForgotten && !server.isForgotten }
+        /// One end is over otherwise than by both having finished.
+        package var isGivenUp: Bool { [client, server].contains { $0.reason.map { $0 != .finished } ?? false } }
     }
 
     package private(set) var now = Instant(nanoseconds: 1_000_000_000_000)
@@ -244,11 +246,14 @@ package final class StackSimulation {
         }
         guard let patience, now - lastCheck > .seconds(5) else { return }
         lastCheck = now
-        for (number, conversation) in conversations.enumerated() where conversation.isIntact {
+        // The reset of an end that gave up may be lost: only keepalive tells the other then, which may take longer.
+        for (number, conversation) in conversations.enumerated() where conversation.isIntact && !conversation.isGivenUp {
             for application in [conversation.client, conversation.server]
             where application.id != nil && !application.isOver && !application.isComplete {
                 let progress = max(conversation.client.lastProgress, conversation.server.lastProgress)
-                if now - progress > patience { violation = violation ?? "conversation \(number) has not moved for \(now - progress)" }
+                guard violation == nil, now - progress > patience else { continue }
+                violation =
+                    "conversation \(number) has not moved for \(now - progress): client \(conversation.client.summary); server \(conversation.server.summary)"
             }
         }
     }
