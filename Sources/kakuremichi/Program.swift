@@ -3,6 +3,6 @@ import Proxy
 @main
 enum Program {
     static func main() async {
-        await KakuremichiCommand.main()
+        await KakuremichiCommand.run()
     }
 }

@@ -11,9 +11,11 @@ struct GatewayCommand: AsyncParsableCommand {
                   --https 127.0.0.1:8443 --http 127.0.0.1:8080 --state ./state --cert site.pem --key site.key
               kakuremichi gateway --config gateway.toml --check
 
-            Without --cert an internal CA is made in the state directory (internal-ca.pem) and signs for the \
-            routes' domains. Environment: HTTP_PORT, HTTPS_PORT, WIREGUARD_PORT, WIREGUARD_KEY_FILE, \
-            TLS_CERT_FILE, TLS_KEY_FILE. A flag wins over the environment, that over the file.
+            With --acme-email or --acme-directory certificates come by themselves. Without either and without --cert \
+            an internal CA is made in the state directory (kakuremichi certs trust) and signs for the routes' domains.
+            Environment: HTTP_PORT, HTTPS_PORT, WIREGUARD_PORT, WIREGUARD_KEY_FILE, TLS_CERT_FILE, TLS_KEY_FILE, \
+            ACME_EMAIL, ACME_STAGING, ACME_CACHE_DIR, ACME_DIRECTORY, ACME_CA_FILE, ACME_CHALLENGES, \
+            ACME_EAB_KEY_ID, ACME_EAB_KEY_FILE, ACME_PROFILE. A flag wins over the environment, that over the file.
             """)
 
     @Option(help: ArgumentHelp("WireGuard configuration as for wg-quick.", valueName: "file"))
@@ -49,6 +51,43 @@ struct GatewayCommand: AsyncParsableCommand {
     var key: [String] = []
 
     @Option(
+        name: .original("acme-email"),
+        help: ArgumentHelp(
+            "E-mail address of the ACME account: certificates then come by themselves, from Let's Encrypt. (default: off)",
+            valueName: "address"))
+    var acmeEmail: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "URL of another CA's directory, or letsencrypt, letsencrypt-staging, zerossl. Repeatable, in order of preference.",
+            valueName: "url"))
+    var acmeDirectory: [String] = []
+
+    @Option(help: ArgumentHelp("Roots to trust that CA by, PEM. (default: the system's)", valueName: "file"))
+    var acmeCaFile: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "Challenges in order: tls-alpn-01, http-01, dns-01. (default: tls-alpn-01,http-01)", valueName: "list"))
+    var acmeChallenges: String?
+
+    @Option(help: ArgumentHelp("Key identifier of an external account, as ZeroSSL wants it.", valueName: "id"))
+    var acmeEabKeyId: String?
+
+    @Option(help: ArgumentHelp("File with the HMAC key of the external account.", valueName: "file"))
+    var acmeEabKeyFile: String?
+
+    @Option(
+        name: .original("acme-cache-dir"),
+        help: ArgumentHelp("Where certificates are kept. (default: certificates in the state directory)", valueName: "dir"))
+    var acmeCacheDir: String?
+
+    @Option(
+        name: .original("acme-staging"),
+        help: ArgumentHelp("Use Let's Encrypt's staging directory, whose certificates nobody trusts. (default: false)", valueName: "bool"))
+    var acmeStaging: String?
+
+    @Option(
         help: ArgumentHelp("Threads that carry the tunnel; peers are spread over them by their keys. (default: 1)", valueName: "number"))
     var loops: String?
 
@@ -68,7 +107,6 @@ struct GatewayCommand: AsyncParsableCommand {
     @Option(name: .original("wireguard-key-file"), help: .hidden) var wireguardKeyFile: String?
     @Option(name: .original("tls-cert-file"), help: .hidden) var tlsCertFile: String?
     @Option(name: .original("tls-key-file"), help: .hidden) var tlsKeyFile: String?
-    @Option(name: .original("acme-email"), help: .hidden) var acmeEmail: String?
 
     var flags: [String: [String]] {
         var flags = flagDictionary([
@@ -76,9 +114,10 @@ struct GatewayCommand: AsyncParsableCommand {
             "https-port": httpsPort,
             "wireguard-port": wireguardPort, "wireguard-key-file": wireguardKeyFile, "tls-cert-file": tlsCertFile,
             "tls-key-file": tlsKeyFile,
-            "acme-email": acmeEmail, "access-log": accessLog,
+            "acme-email": acmeEmail, "acme-ca-file": acmeCaFile, "acme-challenges": acmeChallenges, "acme-eab-key-id": acmeEabKeyId,
+            "acme-eab-key-file": acmeEabKeyFile, "acme-cache-dir": acmeCacheDir, "acme-staging": acmeStaging, "access-log": accessLog,
         ])
-        for (name, values) in ["route": route, "https": https, "http": http, "cert": cert, "key": key, "trusted-proxy": trustedProxy]
+        for (name, values) in ["route": route, "https": https, "http": http, "cert": cert, "key": key, "trusted-proxy": trustedProxy, "acme-directory": acmeDirectory]
         where !values.isEmpty {
             flags[name] = values
         }

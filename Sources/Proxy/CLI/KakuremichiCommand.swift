@@ -16,10 +16,16 @@ package struct KakuremichiCommand: AsyncParsableCommand {
             """,
         version: version,
         subcommands: [
-            GatewayCommand.self, AgentCommand.self, StatusCommand.self, RouteCommand.self, InitCommand.self, KeysCommand.self,
+            GatewayCommand.self, AgentCommand.self, StatusCommand.self, RouteCommand.self, CertsCommand.self, InitCommand.self, KeysCommand.self,
             EchoCommand.self,
             DialCommand.self, CaptureCommand.self, WGCommand.self, VectorsCommand.self,
         ])
 
     package init() {}
+
+    /// Of the process's arguments. Go's boolean flags need no value; ours do.
+    package static func run() async {
+        await main(
+            CommandLine.arguments.dropFirst().map { ["-acme-staging", "--acme-staging"].contains($0) ? $0 + "=true" : $0 })
+    }
 }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import FoundationEssentials
+import NIOCore
 import NIOPosix
 
 struct RouteCommand: AsyncParsableCommand {
@@ -24,12 +25,13 @@ struct GatewaySocket: ParsableArguments {
     @Option(help: ArgumentHelp("State directory of the gateway. (default: this user's)", valueName: "dir"))
     var state: String?
 
-    func ask(_ request: AdminRequest) async throws -> [UInt8] {
+    func ask(_ request: AdminRequest, timeLimit: TimeAmount = .seconds(10)) async throws -> [UInt8] {
         let standard = StateDirectory.defaultPath(role: .gateway, environment: ConfigurationInput.processEnvironment)
         guard let directory = state ?? standard else { throw CommandFailure("neither XDG_STATE_HOME nor HOME is set; give --state DIR") }
         do {
             return try await AdminClient.ask(
-                request, at: StateDirectory.adminSocket(in: directory), group: MultiThreadedEventLoopGroup.singleton)
+                request, at: StateDirectory.adminSocket(in: directory), group: MultiThreadedEventLoopGroup.singleton,
+                timeLimit: timeLimit)
         } catch let fault as AdminFault {
             throw CommandFailure("\(fault)")
         } catch {

@@ -16,6 +16,12 @@ package struct TLSFrontConfiguration: Sendable {
     package var email: String
     package var applicationProtocols: [String]
     package var leafCacheCapacity: Int
+    /// What ACME brings; the internal CA then never steps in, either.
+    package var acquired: AcquiredCertificates?
+    /// Validations by TLS-ALPN-01 that are under way.
+    package var challenges: ChallengeBoard?
+    /// For the log: where ACME keeps its certificates.
+    package var cacheDirectory: String?
 
     package init(
         domains: [String], certificates: [CertificateFiles] = [], stateDirectory: String, email: String = "",
@@ -46,6 +52,8 @@ package struct PresentedCertificate: Sendable {
 /// Why a connection ended before its handshake.
 package enum TLSRefusal: String, CaseIterable, Sendable {
     case unknownName, missingName, malformed, tooLong, plainHTTP, notTLS, certificateUnavailable
+    /// A validation by TLS-ALPN-01 that nobody here has asked for.
+    case noChallenge
 }
 
 /// Chooses the certificate by server name. Thread-safe: event loops ask it for every new connection, reload and routes change it.
@@ -55,6 +63,8 @@ package enum TLSRefusal: String, CaseIterable, Sendable {
 package final class CertificateSelector: Sendable {
     package enum Choice: Sendable {
         case show(ServedCertificate, serverName: String?)
+        /// It is being issued.
+        case wait(CertificateWait)
         case refuse(TLSAlert, TLSRefusal)
     }
 
@@ -70,6 +80,16 @@ package final class CertificateSelector: Sendable {
         case files(PEMCertificates)
         /// No CA before there is a domain to constrain it to.
         case internalCA(InternalCA?, LeafCache)
+        /// Files where there are any for a name, ACME for the others.
+        case acme(PEMCertificates?, AcquiredCertificates)
+
+        var files: PEMCertificates? {
+            switch self {
+            case .files(let files): files
+            case .acme(let files, _): files
+            case .internalCA: nil
+            }
+        }
     }
 
     private let configuration: TLSFrontConfiguration
@@ -87,15 +107,10 @@ package final class CertificateSelector: Sendable {
         self.clock = clock
         logger.info(
             "Certificate manager created",
-            metadata: ["cacheDir": "\(configuration.stateDirectory)", "email": "\(configuration.email)"])
-        let source: Source
-        if configuration.certificates.isEmpty {
-            source = .internalCA(nil, LeafCache(capacity: configuration.leafCacheCapacity))
-        } else {
-            source = .files(
-                try Self.loadFiles(
-                    configuration.certificates, applicationProtocols: configuration.applicationProtocols, logger: logger, now: clock()))
-        }
+            metadata: [
+                "cacheDir": "\(configuration.cacheDirectory ?? configuration.stateDirectory)", "email": "\(configuration.email)",
+            ])
+        let source = try Self.source(configuration.certificates, former: nil, configuration, logger: logger, now: clock())
         state = Mutex(State(source: source, certificates: configuration.certificates))
         try update(domains: configuration.domains)
     }
@@ -104,7 +119,7 @@ package final class CertificateSelector: Sendable {
     package func choose(serverName: [UInt8]?) -> Choice {
         guard let serverName else {
             return state.withLock { state in
-                if case .files(let files) = state.source, let certificate = files.default { return .show(certificate, serverName: nil) }
+                if let certificate = state.source.files?.default { return .show(certificate, serverName: nil) }
                 return .refuse(.missingExtension, .missingName)
             }
         }
@@ -113,13 +128,23 @@ package final class CertificateSelector: Sendable {
         }
         let now = clock()
         do {
-            let certificate = try state.withLock { state in try Self.certificate(for: host, in: &state, configuration, now: now) }
-            guard let certificate else { return .refuse(.unrecognizedName, .unknownName) }
-            return .show(certificate, serverName: host)
+            return try state.withLock { state in try Self.choice(for: host, in: &state, configuration, now: now) }
+                ?? .refuse(.unrecognizedName, .unknownName)
         } catch {
             logger.error("No certificate", metadata: ["domain": "\(host)", "error": "\(error)"])
             return .refuse(.internalError, .certificateUnavailable)
         }
+    }
+
+    /// Whether a host, normalised, has a route.
+    package func isRouted(_ host: String) -> Bool { state.withLock { $0.domains.value(for: host) != nil } }
+
+    /// What a validation by TLS-ALPN-01 is shown; nil if none is under way for the name.
+    func challenge(serverName: [UInt8]?) -> NIOSSLContext? {
+        guard let challenges = configuration.challenges, let serverName,
+            let host = DomainPattern.normalizedHost(String(decoding: serverName, as: UTF8.self))
+        else { return nil }
+        return challenges.context(for: host)
     }
 
     /// Whether the certificate that a client with this server name gets covers the host, too. For live connections ask
@@ -165,14 +190,21 @@ package final class CertificateSelector: Sendable {
         return list
     }
 
-    /// The files, read now; without any the internal CA, the one in use if it is.
     private func source(_ certificates: [CertificateFiles], former: Source) throws(CertificateFileError) -> Source {
-        guard certificates.isEmpty else {
-            return .files(
-                try Self.loadFiles(
-                    certificates, applicationProtocols: configuration.applicationProtocols, logger: logger, now: clock()))
+        try Self.source(certificates, former: former, configuration, logger: logger, now: clock())
+    }
+
+    /// The files, read now, and ACME beside them if it is on; without either the internal CA, the one in use if it is.
+    private static func source(
+        _ certificates: [CertificateFiles], former: Source?, _ configuration: TLSFrontConfiguration, logger: Logger, now: Date
+    ) throws(CertificateFileError) -> Source {
+        var files: PEMCertificates?
+        if !certificates.isEmpty {
+            files = try loadFiles(certificates, applicationProtocols: configuration.applicationProtocols, logger: logger, now: now)
         }
-        if case .internalCA = former { return former }
+        if let acquired = configuration.acquired { return .acme(files, acquired) }
+        if let files { return .files(files) }
+        if case .internalCA = former, let former { return former }
         return .internalCA(nil, LeafCache(capacity: configuration.leafCacheCapacity))
     }
 
@@ -189,7 +221,7 @@ package final class CertificateSelector: Sendable {
             state.domains = table
             state.certificates = certificates
             switch (source, state.source) {
-            case (.files, _): state.source = source
+            case (.files, _), (.acme, _): state.source = source
             // Clients may have had leaves made meanwhile.
             case (.internalCA, .internalCA(_, var leaves)) where !ca.isNew:
                 leaves.removeAll { name in !list.contains { $0.name == name } }
@@ -201,16 +233,25 @@ package final class CertificateSelector: Sendable {
 
     /// The file that clients of the internal CA must trust; nil if certificates are configured.
     package var internalCAPath: String? {
-        state.withLock { $0.certificates.isEmpty } ? InternalCA.certificatePath(in: configuration.stateDirectory) : nil
+        state.withLock { $0.certificates.isEmpty } && configuration.acquired == nil ? InternalCA.certificatePath(in: configuration.stateDirectory) : nil
     }
 
     /// For status and metrics: what is configured, or the internal root.
     package var expiries: [(source: String, notValidAfter: Date)] {
         state.withLock { state in
-            switch state.source {
-            case .files(let files): files.all.map { ($0.source, $0.notValidAfter) }
-            case .internalCA(let ca, _): ca.map { [("internal CA", $0.notValidAfter)] } ?? []
-            }
+            if case .internalCA(let ca, _) = state.source { return ca.map { [("internal CA", $0.notValidAfter)] } ?? [] }
+            return state.source.files?.all.map { ($0.source, $0.notValidAfter) } ?? []
+        } + (configuration.acquired?.all.map { ("\($0.domain)", $0.certificate.notValidAfter) } ?? [])
+    }
+
+    /// The configured ones, without those of ACME.
+    package var files: [ServedCertificate] { state.withLock { $0.source.files?.all ?? [] } }
+
+    /// Whether a configured file serves this domain, so that ACME need not.
+    package func isCoveredByFile(_ domain: DomainPattern) -> Bool {
+        state.withLock { state in
+            guard let files = state.source.files else { return false }
+            return files.byName[domain] != nil || (!domain.isWildcard && files.byName.value(for: domain.name) != nil)
         }
     }
 
@@ -221,31 +262,36 @@ package final class CertificateSelector: Sendable {
 
     func count(_ refusal: TLSRefusal) { state.withLock { $0.refusals[refusal, default: 0] &+= 1 } }
 
-    private static func certificate(
+    private static func choice(
         for host: String, in state: inout State, _ configuration: TLSFrontConfiguration, now: Date
-    ) throws(CertificateFileError) -> ServedCertificate? {
+    ) throws(CertificateFileError) -> Choice? {
         guard let domain = state.domains.value(for: host)?.value else { return nil }
         switch state.source {
-        case .files(let files): return files.byName.value(for: host)?.value
+        case .files(let files): return files.byName.value(for: host).map { .show($0.value, serverName: host) }
+        case .acme(let files, let acquired):
+            if let certificate = files?.byName.value(for: host)?.value { return .show(certificate, serverName: host) }
+            switch acquired.answer(host: host, domain: domain) {
+            case .show(let certificate): return .show(certificate, serverName: host)
+            case .wait: return .wait(CertificateWait(host: host, domain: domain, certificates: acquired))
+            case .missing: return .refuse(.internalError, .certificateUnavailable)
+            }
         case .internalCA(nil, _): return nil
         case .internalCA(.some(let ca), var leaves):
             // Parked while it changes, so that the dictionary is not copied.
             state.source = .internalCA(ca, LeafCache(capacity: 1))
             defer { state.source = .internalCA(ca, leaves) }
-            if let leaf = leaves.certificate(for: domain.name, now: now) { return leaf }
+            if let leaf = leaves.certificate(for: domain.name, now: now) { return .show(leaf, serverName: host) }
             let leaf = try ca.issue(for: domain, now: now)
             let certificate = try ServedCertificate(leaf, for: domain, applicationProtocols: configuration.applicationProtocols)
             leaves.insert(certificate, for: domain.name)
-            return certificate
+            return .show(certificate, serverName: host)
         }
     }
 
     /// The CA in use if it still does, else the one on disk, else a new one.
     private func currentCA(_ source: Source, domains: [DomainPattern]) throws(CertificateFileError) -> (ca: InternalCA?, isNew: Bool) {
-        guard case .internalCA(let current, _) = source, !domains.isEmpty else {
-            if case .internalCA(let current, _) = source { return (current, false) }
-            return (nil, false)
-        }
+        guard case .internalCA(let current, _) = source else { return (nil, false) }
+        guard !domains.isEmpty else { return (current, false) }
         let now = clock()
         if let current, current.reasonForReplacement(domains: domains, now: now) == nil { return (current, false) }
         let path = InternalCA.certificatePath(in: configuration.stateDirectory)

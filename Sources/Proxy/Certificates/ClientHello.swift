@@ -10,8 +10,9 @@
 package struct ClientHelloParser {
     package enum Progress: Equatable, Sendable {
         case incomplete
-        /// `serverName` is nil if there is no such extension; otherwise as sent, 1 to 255 bytes, no NUL.
-        case complete(serverName: [UInt8]?)
+        /// `serverName` is nil if there is no such extension; otherwise as sent, 1 to 255 bytes, no NUL. `isACME`: the one protocol
+        /// that is offered by ALPN is `acme-tls/1` (RFC 8737 §3).
+        case complete(serverName: [UInt8]?, isACME: Bool = false)
         case invalid(Fault)
     }
 
@@ -48,7 +49,7 @@ package struct ClientHelloParser {
                 rest = rest.dropFirst(part.count)
                 if let fault = faultInMessageHeader() { return .invalid(fault) }
                 if let messageLength, message.count >= 4 + messageLength {
-                    return Self.serverName(inBody: message[4..<(4 + messageLength)])
+                    return Self.read(body: message[4..<(4 + messageLength)])
                 }
             }
             if received > Self.maximumLength { return .invalid(.tooLong) }
@@ -76,7 +77,7 @@ package struct ClientHelloParser {
         return length > Self.maximumLength ? .tooLong : nil
     }
 
-    private static func serverName(inBody body: ArraySlice<UInt8>) -> Progress {
+    private static func read(body: ArraySlice<UInt8>) -> Progress {
         var hello = ByteReader(body)
         guard
             hello.skip(2 + 32),
@@ -88,9 +89,12 @@ package struct ClientHelloParser {
         guard let extensions = hello.vector16(), hello.isAtEnd else { return .invalid(.malformed(.decodeError)) }
 
         var name: [UInt8]?
+        var isACME = false
         var list = ByteReader(extensions)
         while !list.isAtEnd {
             guard let type = list.integer16(), let content = list.vector16() else { return .invalid(.malformed(.decodeError)) }
+            // Whatever else ALPN may have wrong is the TLS library's matter.
+            if type == protocolsExtension { isACME = content.elementsEqual(acmeProtocols) }
             guard type == serverNameExtension else { continue }
             guard name == nil else { return .invalid(.malformed(.illegalParameter)) }
             // RFC 6066 §3: a list, which in fact has exactly one entry, a host_name.
@@ -102,12 +106,16 @@ package struct ClientHelloParser {
             else { return .invalid(.malformed(.decodeError)) }
             name = Array(host)
         }
-        return .complete(serverName: name)
+        return .complete(serverName: name, isACME: isACME)
     }
 
     private static let handshakeRecord: UInt8 = 22
     private static let clientHello: UInt8 = 1
     private static let serverNameExtension = 0
+    /// RFC 7301 §3.1.
+    private static let protocolsExtension = 16
+    /// The content of the extension with `acme-tls/1` alone.
+    private static let acmeProtocols: [UInt8] = [0, 11, 10] + Array("acme-tls/1".utf8)
     /// Record headers included. Post-quantum hellos have about 1,800 bytes.
     package static let maximumLength = 16_384
 }
@@ -122,6 +130,7 @@ package enum TLSAlert: UInt8, Sendable {
     case internalError = 80
     case missingExtension = 109
     case unrecognizedName = 112
+    case noApplicationProtocol = 120
 
     /// A fatal alert in a record of its own, not encrypted: what may be sent before the handshake.
     package var record: [UInt8] { [21, 3, 3, 0, 2, 2, rawValue] }

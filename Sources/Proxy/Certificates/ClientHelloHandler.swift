@@ -1,12 +1,17 @@
 import NIOCore
 import NIOSSL
+import NIOTLS
 
 /// First in the pipeline of a TLS connection: looks at the ClientHello, has the certificate chosen, puts the TLS handler behind
 /// itself, and leaves. A name that is not served ends with a fatal alert, which the TLS library alone cannot send.
 ///
 ///     waiting ──complete, known──► handedOver (TLS handler added, `onAccept`, bytes passed on, removed)
-///        │
-///        └──unknown, malformed───► refusing (alert sent, output closed, input discarded) ──► closed
+///        │ │                            ▲
+///        │ └──certificate is under way──► awaiting (nothing is read) ──came──┘
+///        │                                   └──did not come──┐
+///        └──unknown, malformed─────────────────────────────► refusing (alert sent, output closed, input discarded) ──► closed
+///
+/// A validation by TLS-ALPN-01 is handed over to a TLS handler of its own and closed behind its handshake.
 ///
 /// Deliberately no time limit for the hello: the listener has one for the whole handshake.
 package final class ClientHelloHandler: ChannelDuplexHandler, RemovableChannelHandler {
@@ -17,18 +22,25 @@ package final class ClientHelloHandler: ChannelDuplexHandler, RemovableChannelHa
 
     private enum State {
         case waiting(ClientHelloParser, ByteBuffer)
+        case awaiting(ByteBuffer)
         case refusing(discarded: Int, deadline: Scheduled<Void>)
         case handedOver
     }
 
     private let selector: CertificateSelector
+    private let onWait: (TimeAmount) -> Void
     private let onAccept: (PresentedCertificate) throws -> Void
     private var state = State.waiting(ClientHelloParser(), ByteBuffer())
 
-    /// - Parameter onAccept: called on the event loop as soon as the certificate is chosen, with the TLS handler already in the
-    ///   pipeline: handlers added now, at the end, see decrypted bytes. An error closes the connection.
-    init(selector: CertificateSelector, onAccept: @escaping (PresentedCertificate) throws -> Void) {
+    /// - Parameters:
+    ///   - onWait: called when the handshake waits for a certificate, at most for so long.
+    ///   - onAccept: called on the event loop as soon as the certificate is chosen, with the TLS handler already in the
+    ///     pipeline: handlers added now, at the end, see decrypted bytes. An error closes the connection.
+    init(
+        selector: CertificateSelector, onWait: @escaping (TimeAmount) -> Void, onAccept: @escaping (PresentedCertificate) throws -> Void
+    ) {
         self.selector = selector
+        self.onWait = onWait
         self.onAccept = onAccept
     }
 
@@ -41,9 +53,15 @@ package final class ClientHelloHandler: ChannelDuplexHandler, RemovableChannelHa
             held.writeBuffer(&bytes)
             switch progress {
             case .incomplete: state = .waiting(parser, held)
-            case .complete(let serverName): receiveHello(serverName, held: held, context: context)
+            case .complete(let serverName, let isACME): receiveHello(serverName, isACME: isACME, held: held, context: context)
             case .invalid(let fault): receiveFault(fault, context: context)
             }
+        // One read may be under way when the certificate is asked for; no more are made.
+        case .awaiting(var held):
+            state = .handedOver
+            held.writeBuffer(&bytes)
+            state = .awaiting(held)
+            if held.readableBytes > Self.maximumDiscarded { context.close(promise: nil) }
         case .refusing(let discarded, let deadline):
             let total = discarded + bytes.readableBytes
             state = .refusing(discarded: total, deadline: deadline)
@@ -56,6 +74,7 @@ package final class ClientHelloHandler: ChannelDuplexHandler, RemovableChannelHa
     package func channelReadComplete(context: ChannelHandlerContext) {
         switch state {
         case .waiting, .refusing: context.read()
+        case .awaiting: break
         case .handedOver: context.fireChannelReadComplete()
         }
     }
@@ -68,8 +87,9 @@ package final class ClientHelloHandler: ChannelDuplexHandler, RemovableChannelHa
 
     package func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         switch (state, event) {
-        case (.waiting, ChannelEvent.inputClosed), (.refusing, ChannelEvent.inputClosed): context.close(promise: nil)
-        case (.waiting, is ChannelShouldQuiesceEvent): context.close(promise: nil)
+        case (.waiting, ChannelEvent.inputClosed), (.awaiting, ChannelEvent.inputClosed), (.refusing, ChannelEvent.inputClosed):
+            context.close(promise: nil)
+        case (.waiting, is ChannelShouldQuiesceEvent), (.awaiting, is ChannelShouldQuiesceEvent): context.close(promise: nil)
         default: context.fireUserInboundEventTriggered(event)
         }
     }
@@ -78,28 +98,66 @@ package final class ClientHelloHandler: ChannelDuplexHandler, RemovableChannelHa
     package func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
         switch state {
         case .handedOver: context.write(data, promise: promise)
-        case .waiting, .refusing: promise?.fail(ChannelError.inappropriateOperationForState)
+        case .waiting, .awaiting, .refusing: promise?.fail(ChannelError.inappropriateOperationForState)
         }
     }
 
-    private func receiveHello(_ serverName: [UInt8]?, held: ByteBuffer, context: ChannelHandlerContext) {
-        let certificate: ServedCertificate
-        let presented: PresentedCertificate
-        switch selector.choose(serverName: serverName) {
-        case .refuse(let alert, let reason): return refuse(alert.record, reason, context: context)
-        case .show(let chosen, let name):
-            certificate = chosen
-            presented = PresentedCertificate(serverName: name, names: chosen.names)
+    /// Held back while a certificate is awaited: a client that sends on is not read.
+    package func read(context: ChannelHandlerContext) {
+        if case .awaiting = state { return }
+        context.read()
+    }
+
+    private func receiveHello(_ serverName: [UInt8]?, isACME: Bool, held: ByteBuffer, context: ChannelHandlerContext) {
+        if isACME {
+            guard let challenge = selector.challenge(serverName: serverName) else {
+                return refuse(TLSAlert.noApplicationProtocol.record, .noChallenge, context: context)
+            }
+            return handOver(held, context: context) {
+                try $0.addHandler(NIOSSLServerHandler(context: challenge), position: .after(self))
+                try $0.addHandler(ChallengeEnd())
+            }
         }
-        do {
-            try context.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: certificate.context), position: .after(self))
+        switch selector.choose(serverName: serverName) {
+        case .refuse(let alert, let reason): refuse(alert.record, reason, context: context)
+        case .show(let chosen, let name): accept(chosen, name, held: held, context: context)
+        case .wait(let wait):
+            state = .awaiting(held)
+            onWait(CertificateWait.limit)
+            // The context is of this loop, and so is the future.
+            wait.certificate(on: context.eventLoop).assumeIsolated().whenComplete { result in
+                guard case .awaiting(let held) = self.state else { return }
+                self.state = .handedOver
+                switch result {
+                case .success(let certificate):
+                    // Nothing goes through the context of a handler that has left.
+                    let channel = context.channel
+                    self.accept(certificate, wait.host, held: held, context: context)
+                    channel.pipeline.fireChannelReadComplete()
+                    channel.read()
+                case .failure: self.refuse(TLSAlert.internalError.record, .certificateUnavailable, context: context)
+                }
+            }
+        }
+    }
+
+    private func accept(_ certificate: ServedCertificate, _ serverName: String?, held: ByteBuffer, context: ChannelHandlerContext) {
+        let presented = PresentedCertificate(serverName: serverName, names: certificate.names)
+        handOver(held, context: context) {
+            try $0.addHandler(NIOSSLServerHandler(context: certificate.context), position: .after(self))
             try onAccept(presented)
+            context.fireUserInboundEventTriggered(presented)
+        }
+    }
+
+    private func handOver(_ held: ByteBuffer, context: ChannelHandlerContext, _ prepare: (ChannelPipeline.SynchronousOperations) throws -> Void) {
+        do {
+            try prepare(context.pipeline.syncOperations)
         } catch {
             context.fireErrorCaught(error)
             context.close(promise: nil)
             return
         }
-        context.fireUserInboundEventTriggered(presented)
         context.fireChannelRead(wrapInboundOut(held))
         context.pipeline.syncOperations.removeHandler(context: context, promise: nil)
     }
@@ -137,7 +195,24 @@ package final class ClientHelloHandler: ChannelDuplexHandler, RemovableChannelHa
 
 extension CertificateSelector {
     /// What goes first into the pipeline of an accepted TLS connection.
-    package func makeHandler(onAccept: @escaping (PresentedCertificate) throws -> Void = { _ in }) -> ClientHelloHandler {
-        ClientHelloHandler(selector: self, onAccept: onAccept)
+    package func makeHandler(
+        onWait: @escaping (TimeAmount) -> Void = { _ in }, onAccept: @escaping (PresentedCertificate) throws -> Void = { _ in }
+    ) -> ClientHelloHandler {
+        ClientHelloHandler(selector: self, onWait: onWait, onAccept: onAccept)
     }
+}
+
+/// RFC 8737 §3: nothing is said behind the handshake of a validation.
+private final class ChallengeEnd: ChannelInboundHandler {
+    typealias InboundIn = Any
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        switch event {
+        case TLSUserEvent.handshakeCompleted, is ChannelShouldQuiesceEvent, ChannelEvent.inputClosed: context.close(promise: nil)
+        default: context.fireUserInboundEventTriggered(event)
+        }
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) { context.close(promise: nil) }
+    func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
 }

@@ -103,7 +103,7 @@ package final class PublicListener: Sendable {
             let hello = HandshakeWatch(
                 channel, clock: service.clock(of: channel.eventLoop), counters: service.counters(of: channel.eventLoop),
                 limit: service.limits.header)
-            let handler = front.makeTLSHandler { coverage in
+            let handler = front.makeTLSHandler(onWait: { hello.extend(by: $0) }) { coverage in
                 let negotiation = ProtocolNegotiation { version in
                     hello.established()
                     // Said hello after the others were told to end.
@@ -139,7 +139,7 @@ private final class HandshakeWatch: ClockWatcher {
     private let clock: ConnectionClock
     private let counters: HTTPCounters
     private var isOver = false
-    let deadline: NIODeadline
+    private(set) var deadline: NIODeadline
 
     init(_ channel: any Channel, clock: ConnectionClock, counters: HTTPCounters, limit: TimeAmount) {
         self.channel = channel
@@ -149,6 +149,9 @@ private final class HandshakeWatch: ClockWatcher {
         clock.add(self)
         channel.closeFuture.assumeIsolated().whenComplete { _ in self.end { self.counters.tlsFailed(.failed) } }
     }
+
+    /// The client has done its part, and waits for ours.
+    func extend(by amount: TimeAmount) { deadline = deadline + amount }
 
     func established() { end { counters.tlsEstablished() } }
 

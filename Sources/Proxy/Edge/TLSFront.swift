@@ -4,9 +4,13 @@ import NIOSSL
 /// Decides about a TLS connection by its ClientHello.
 package protocol TLSFront: Sendable {
     /// What goes first into the pipeline of an accepted connection.
-    /// - Parameter onAccept: to be called on the connection's loop when the certificate is chosen and the TLS handler is in the pipeline:
-    ///   handlers that are added in it see decrypted bytes. An error closes the connection.
-    func makeTLSHandler(onAccept: @escaping (any HostCoverage) throws -> Void) -> any ChannelHandler
+    /// - Parameters:
+    ///   - onWait: to be called when the handshake waits for a certificate, at most for so long.
+    ///   - onAccept: to be called on the connection's loop when the certificate is chosen and the TLS handler is in the pipeline:
+    ///     handlers that are added in it see decrypted bytes. An error closes the connection.
+    func makeTLSHandler(
+        onWait: @escaping (TimeAmount) -> Void, onAccept: @escaping (any HostCoverage) throws -> Void
+    ) -> any ChannelHandler
 }
 
 /// One certificate for everybody, whatever name is asked for.
@@ -19,7 +23,9 @@ package struct SingleCertificateFront: TLSFront {
         self.coverage = coverage
     }
 
-    package func makeTLSHandler(onAccept: @escaping (any HostCoverage) throws -> Void) -> any ChannelHandler {
+    package func makeTLSHandler(
+        onWait: @escaping (TimeAmount) -> Void, onAccept: @escaping (any HostCoverage) throws -> Void
+    ) -> any ChannelHandler {
         AcceptingHandler(context: context, coverage: coverage, onAccept: onAccept)
     }
 

@@ -5,6 +5,8 @@ package struct ErrorPage: Equatable, Sendable {
     package var status: Int
     package var text: String
     package var fields: [(String, String)] = []
+    /// The text is the body as it is, whatever the client likes.
+    var isVerbatim = false
     /// How it is counted, if it is the client's fault.
     var refusal: HTTPCounters.Refusal?
 
@@ -81,7 +83,10 @@ package struct ErrorPage: Equatable, Sendable {
     package func render(accept: String?, requestID: String) -> (fields: [(String, String)], body: String) {
         let type: String
         let body: String
-        switch Self.preferred(accept) {
+        switch isVerbatim ? .verbatim : Self.preferred(accept) {
+        case .verbatim:
+            type = "application/octet-stream"
+            body = text
         case .text:
             type = "text/plain; charset=utf-8"
             body = text + "\n"
@@ -100,7 +105,7 @@ package struct ErrorPage: Equatable, Sendable {
         return (own + fields, body)
     }
 
-    private enum Form { case text, json, html }
+    private enum Form { case verbatim, text, json, html }
 
     private static func preferred(_ accept: String?) -> Form {
         guard let accept else { return .text }

@@ -74,7 +74,13 @@ final class ProxyRequest {
         case .misdirected:
             begin(request, upgrade: nil)
             return answer(.misdirected)
-        case .resolved(_, let found): resolution = found
+        case .resolved(let name, let found):
+            if let challenges = service.challenges, let token = request.challengeToken,
+                answer(token, host: name, request, found, challenges)
+            {
+                return
+            }
+            resolution = found
         }
         switch resolution {
         case .unknown:
@@ -90,6 +96,34 @@ final class ProxyRequest {
             answer(.redirect(request, origin: origin))
         case .route(let route): pass(request, to: route, host: host.name, identity: &identity)
         }
+    }
+
+    /// A CA asks for the key authorization of a challenge.
+    /// - Returns: whether it gets its answer here, now or later.
+    private func answer(
+        _ token: String, host: String, _ request: CheckedRequest, _ resolution: RouteResolution, _ challenges: any ChallengeResponder
+    ) -> Bool {
+        let isRelayed = request.isRelayedChallenge
+        switch challenges.answer(token: token, host: host, isRelayed: isRelayed, on: loop.eventLoop) {
+        case .unknown where isRelayed:
+            begin(request, upgrade: nil)
+            answer(.tunnelNotFound)
+        case .unknown: return false
+        case .keyAuthorization(let text):
+            begin(request, upgrade: nil)
+            answer(.keyAuthorization(text))
+        case .wait(let future):
+            begin(request, upgrade: nil)
+            connectNumber += 1
+            let number = connectNumber
+            future.assumeIsolated().whenComplete { [self] result in
+                guard number == connectNumber, case .connecting = exchange.state, isActive else { return }
+                if case .success(.some(let text)) = result { return answer(.keyAuthorization(text)) }
+                if case .redirect(let origin) = resolution { return answer(.redirect(request, origin: origin)) }
+                answer(.tunnelNotFound)
+            }
+        }
+        return true
     }
 
     /// A request that is none, or is not served: answered at once.

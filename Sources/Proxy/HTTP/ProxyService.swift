@@ -25,6 +25,8 @@ package final class ProxyService: Sendable {
     /// A record for each request goes there, when it is over.
     let accessLog: AccessLogFile?
     let router: any RequestRouter
+    /// Answers validations of a CA before any route is looked at.
+    let challenges: (any ChallengeResponder)?
     let logBudget = LogBudget()
     private let connector: UpstreamConnector
     private let loops = Mutex<[ObjectIdentifier: NIOLoopBound<ProxyLoop>]>([:])
@@ -36,7 +38,7 @@ package final class ProxyService: Sendable {
     package init(
         mode: ProxyMode, router: any RequestRouter, connector: @escaping UpstreamConnector, limits: ProxyLimits = ProxyLimits(),
         trustedProxies: TrustedProxies = TrustedProxies(), firstRequestID: UInt64 = 1, accessLog: AccessLogFile? = nil,
-        logger: Logger
+        challenges: (any ChallengeResponder)? = nil, logger: Logger
     ) {
         self.mode = mode
         self.router = router
@@ -44,6 +46,7 @@ package final class ProxyService: Sendable {
         self.limits = limits
         self.logger = logger
         self.accessLog = accessLog
+        self.challenges = challenges
         requestIDs = Atomic(firstRequestID)
         work = ClientWorkLimiter(maximum: limits.requestsInFlightPerClient)
         trusted = Mutex(trustedProxies)

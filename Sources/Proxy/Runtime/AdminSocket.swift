@@ -169,12 +169,13 @@ private final class AdminHandler: ChannelInboundHandler {
         let (request, verbs, channel) = (Array(line[..<end]), verbs, context.channel)
         let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
         channel.eventLoop.makeFutureWithTask {
-            await verbs.answer(request) { AdminStream(channel, ended: ended.futureResult, timeLimit: verbs.timeLimit) }
-        }.whenSuccess { answer in
-            guard let answer else {
-                bound.value.timeout?.cancel()
-                return
+            await verbs.answer(request) {
+                // From here on time is the verb's matter.
+                channel.eventLoop.execute { bound.value.timeout?.cancel() }
+                return AdminStream(channel, ended: ended.futureResult, timeLimit: verbs.timeLimit)
             }
+        }.whenSuccess { answer in
+            guard let answer else { return }
             channel.writeAndFlush(ByteBuffer(bytes: answer + [0x0A])).whenComplete { _ in channel.close(promise: nil) }
         }
     }

@@ -12,7 +12,12 @@ extension GatewayConfiguration {
         lines.append("http \(http.isEmpty ? "off" : http.map(\.description).joined(separator: ", "))")
         if !trustedProxies.isEmpty { lines.append("trusted proxies \(trustedProxies.map(\.description).joined(separator: ", "))") }
         lines += certificates.map { "certificate \(LogText.escape($0.certificateFile))" }
-        if certificates.isEmpty { lines.append("certificate by the internal CA") }
+        if let acme {
+            lines.append("certificates by ACME from \(acme.authorities.map(\.directory.text).joined(separator: ", "))")
+            lines.append("  challenges \(acme.challenges.map(\.rawValue).joined(separator: ", ")), cache \(LogText.escape(acme.cacheDirectory))")
+        } else if certificates.isEmpty {
+            lines.append("certificate by the internal CA")
+        }
         if let accessLog { lines.append("access log \(LogText.escape(accessLog))") }
         if let state = common.stateDirectory { lines.append("state \(LogText.escape(state))") }
         return lines.joined(separator: "\n") + "\n"

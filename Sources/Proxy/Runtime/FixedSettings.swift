@@ -4,7 +4,7 @@ package enum FixedSettings {
         names([
             ("https", old.https == new.https), ("http", old.http == new.http),
             ("public-https-port", old.publicHTTPSPort == new.publicHTTPSPort), ("access-log", old.accessLog == new.accessLog),
-            ("limits", old.limits.proxy == new.limits.proxy),
+            ("limits", old.limits.proxy == new.limits.proxy), ("acme, cluster", old.acme == new.acme),
         ]) + differences(old.interface, new.interface) + differences(old.common, new.common)
     }
 

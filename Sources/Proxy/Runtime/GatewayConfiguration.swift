@@ -17,8 +17,12 @@ package struct GatewayConfiguration: Sendable {
     package var trustedProxies: [IPPrefix]
     /// The path of the access log; "-" is standard output, `nil` is none.
     package var accessLog: String?
+    /// Nil if certificates do not come by themselves.
+    package var acme: ACMESettings?
 
-    static let keys = ["https", "http", "public-https-port", "trusted-proxies", "access-log", "tunnel", "certificate", "limits"]
+    static let keys = [
+        "https", "http", "public-https-port", "trusted-proxies", "access-log", "tunnel", "certificate", "limits", "acme", "cluster",
+    ]
     private static let certificateKeys = ["cert", "key", "domains"]
 
     /// Builds the configuration; `nil` in its place if there is any fault.
@@ -49,12 +53,14 @@ package struct GatewayConfiguration: Sendable {
         for endpoint in https where http.contains(endpoint) && endpoint.port != 0 {
             reader.fault(ConfigurationFault(.builtIn, key: "http", "\(endpoint) is also in https", fix: "give each its own port"))
         }
-        reader.warnOfACME()
+        let acme = reader.acme(stateDirectory: common.stateDirectory)
+        if let acme { warnOfListeners(&reader, acme, https: https, http: http) }
         guard reader.report.faults.isEmpty, let interface else { return (nil, reader.report) }
         let configuration = GatewayConfiguration(
             common: common, interface: interface, routes: routes, https: https, http: http,
             publicHTTPSPort: publicPort ?? https.first?.port ?? 443,
-            certificates: certificates, limits: limits, trustedProxies: trustedProxies, accessLog: accessLog)
+            certificates: certificates, limits: limits, trustedProxies: trustedProxies, accessLog: accessLog,
+            acme: acme)
         return (configuration, reader.report)
     }
 
@@ -101,6 +107,19 @@ package struct GatewayConfiguration: Sendable {
     }
 
     // MARK: Certificates
+
+    /// What a CA could not reach.
+    private static func warnOfListeners(
+        _ reader: inout ConfigurationReader, _ acme: ACMESettings, https: [SocketEndpoint], http: [SocketEndpoint]
+    ) {
+        for (type, isMissing, flag) in [(ACMEChallengeType.http01, http.isEmpty, "--http"), (.tlsALPN01, https.isEmpty, "--https")]
+        where isMissing && acme.challenges.contains(type) {
+            reader.report.warnings.append(
+                ConfigurationFault(
+                    .builtIn, key: "acme", "\(type.rawValue) needs a listener, and \(flag) is off",
+                    fix: "give \(flag) IP:PORT, or leave \(type.rawValue) out of the challenges"))
+        }
+    }
 
     private static func certificates(_ reader: inout ConfigurationReader) -> [CertificateFiles] {
         let certificate = reader.settings(flags: ["cert", "tls-cert-file"], environment: "TLS_CERT_FILE")
@@ -152,16 +171,5 @@ package struct GatewayConfiguration: Sendable {
         let keyPath = path(key, holding: "PRIVATE KEY-----")
         guard let certificatePath, let keyPath else { return nil }
         return CertificateFiles(domains: domains, certificateFile: certificatePath, keyFile: keyPath)
-    }
-}
-
-extension ConfigurationReader {
-    /// The original's ACME settings: what they ask for does not exist yet, and it must not seem so.
-    fileprivate mutating func warnOfACME() {
-        guard let email = setting(flag: "acme-email", environment: "ACME_EMAIL"), case .text(let text) = email.value,
-            text != "admin@example.com"
-        else { return }
-        report.warnings.append(
-            email.fault("certificates by ACME are not supported in this version", fix: "give --cert and --key, or use the internal CA"))
     }
 }

@@ -18,19 +18,20 @@ struct GatewayFront: Sendable {
 
     /// Opens the listeners, all or none.
     init(
-        _ configuration: GatewayConfiguration, _ running: RunningInterface, _ selector: CertificateSelector, _ accessLog: AccessLogFile?
+        _ configuration: GatewayConfiguration, _ running: RunningInterface, _ certificates: GatewayCertificates, _ accessLog: AccessLogFile?
     ) async throws {
         self.accessLog = accessLog
         logger = running.logger
         router = Router(tunnels: configuration.routes, logger: logger)
         limiter = ConnectionLimiter()
+        let selector = certificates.selector
         let limits = configuration.limits.proxy
         let connector = TunnelConnector(interface: running.interface, timeout: limits.connect).connector
         let trusted = TrustedProxies(configuration.trustedProxies)
         let firstRequestID = SystemEdges.random.nextUInt64()
         let service = ProxyService(
             mode: .gateway, router: router, connector: connector, limits: limits, trustedProxies: trusted,
-            firstRequestID: firstRequestID, accessLog: accessLog, logger: logger)
+            firstRequestID: firstRequestID, accessLog: accessLog, challenges: certificates.cluster, logger: logger)
         // Without HTTPS there is nothing to redirect to: then plain HTTP serves, as the original does without certificates.
         let plain =
             configuration.https.isEmpty
@@ -38,11 +39,15 @@ struct GatewayFront: Sendable {
             : ProxyService(
                 mode: .gateway, router: RedirectRouter(router: router, publicHTTPSPort: configuration.publicHTTPSPort),
                 connector: connector, limits: limits, trustedProxies: trusted, firstRequestID: firstRequestID ^ 1 << 63,
-                accessLog: accessLog, logger: logger)
+                accessLog: accessLog, challenges: certificates.cluster, logger: logger)
         services = plain === service ? [service] : [service, plain]
         metrics = GatewayMetrics(services: services, limiter: limiter, selector: selector, accessLog: accessLog)
-        routes = PublishedRoutes(configuration, router: router, selector: selector, services: services)
+        routes = PublishedRoutes(configuration, router: router, selector: selector, services: services) { routes, generation in
+            await certificates.update(routes, generation: generation)
+        }
         update(configuration.limits)
+        // What the cache has is served to the first client.
+        await routes.announce()
         let kinds: [(name: String, endpoints: [SocketEndpoint], kind: PublicListener.Kind, service: ProxyService)] = [
             ("https", configuration.https, .https(selector), service), ("http", configuration.http, .http, plain),
         ]

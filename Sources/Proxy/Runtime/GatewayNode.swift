@@ -24,10 +24,7 @@ package enum GatewayNode {
         let logger = Logger(label: "gateway")
         guard let directory = configuration.common.stateDirectory else { throw CommandFailure("give --state DIR") }
         let state = try StateDirectory(path: directory)
-        let selector = try CertificateSelector(
-            configuration: TLSFrontConfiguration(
-                domains: configuration.routes.map(\.domain), certificates: configuration.certificates, stateDirectory: state.path),
-            logger: logger)
+        let certificates = try GatewayCertificates(configuration, stateDirectory: state.path, logger: logger)
         let accessLog = try configuration.accessLog.map {
             try AccessLogFile(path: $0, eventLoop: MultiThreadedEventLoopGroup.singleton.next(), logger: logger)
         }
@@ -43,15 +40,18 @@ package enum GatewayNode {
         var front: GatewayFront?
         do {
             await contactPeers(running, endpoints)
-            let opened = try await GatewayFront(configuration, running, selector, accessLog)
+            let opened = try await GatewayFront(configuration, running, certificates, accessLog)
             front = opened
             running.answerStatus(
                 routes: { opened.router.snapshot.statusRoutes }, listeners: { opened.addresses }, metrics: [opened.metrics.provider])
-            if let admin = running.admin { RouteVerbs.register(on: admin, routes: opened.routes) }
+            if let admin = running.admin {
+                RouteVerbs.register(on: admin, routes: opened.routes)
+                CertificateVerbs.register(on: admin, certificates: certificates)
+            }
             var reload = GatewayReload(configuration, load: load, running: running, front: opened, endpoints: endpoints)
             await signals.wait(whileEvery: certificateCheck) {
                 do {
-                    try selector.refresh()
+                    try certificates.selector.refresh()
                 } catch {
                     logger.error("Certificates stay as they are", metadata: ["error": "\(error)"])
                 }
@@ -61,9 +61,11 @@ package enum GatewayNode {
             logger.info("Shutting down HTTP/HTTPS servers")
         } catch {
             front?.closeConnections()
+            await certificates.stop()
             await running.stop()
             throw error
         }
+        await certificates.stop()
         await front?.drain(within: drainLimit)
         await accessLog?.close(within: accessLogLimit)
         endpoints.save()

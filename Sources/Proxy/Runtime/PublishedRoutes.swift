@@ -11,11 +11,18 @@ package actor PublishedRoutes {
     private var configured: [TunnelConfig]
     private var added: [TunnelConfig] = []
     private var interface: InterfaceSettings
+    private let onChange: @Sendable ([TunnelConfig], _ generation: Int) async -> Void
+    private var generation = 0
 
     /// - Parameters:
     ///   - router: has the routes of the configuration.
     ///   - services: whose upgraded connections end with their routes.
-    package init(_ configuration: GatewayConfiguration, router: Router, selector: CertificateSelector, services: [ProxyService] = []) {
+    ///   - onChange: told of all routes after each change, with a number that grows.
+    package init(
+        _ configuration: GatewayConfiguration, router: Router, selector: CertificateSelector, services: [ProxyService] = [],
+        onChange: @escaping @Sendable ([TunnelConfig], _ generation: Int) async -> Void = { _, _ in }
+    ) {
+        self.onChange = onChange
         configured = configuration.routes
         interface = configuration.interface
         self.router = router
@@ -40,20 +47,27 @@ package actor PublishedRoutes {
 
     /// The second step: requests go by them.
     @discardableResult
-    package func publish() -> RouteChanges {
+    package func publish() async -> RouteChanges {
         let changes = router.updateTunnels(configured + added)
         if !changes.removed.isEmpty || !changes.changed.isEmpty {
             let table = router.snapshot
             for service in services { service.endUpgraded { table.serves($0) } }
         }
+        await announce()
         return changes
+    }
+
+    /// Tells of the routes as they are.
+    package func announce() async {
+        generation += 1
+        await onChange(configured + added, generation)
     }
 
     // MARK: Run time
 
     /// Adds a route, or replaces one that was added.
     /// - Parameter text: `DOMAIN=IP[:PORT]`.
-    package func add(_ text: String, options: RouteOptions) throws -> RouteList.Answer {
+    package func add(_ text: String, options: RouteOptions) async throws -> RouteList.Answer {
         let setting = Setting(value: .text(text), origin: .builtIn, key: "route")
         var draft = try GatewayConfiguration.parseRoute(setting)
         draft.options = options
@@ -73,13 +87,13 @@ package actor PublishedRoutes {
         }
         try selector.update(domains: (configured + routes).map(\.domain))
         added = routes
-        publish()
+        await publish()
         let warning = GatewayConfiguration.unreachable(route, interface, setting)
         return RouteList.Answer(route: RouteList.Route(route, origin: .runTime), replaced: place != nil, warning: warning?.description)
     }
 
     /// Takes a route away that was added.
-    package func remove(_ text: String) throws -> RouteList.Answer {
+    package func remove(_ text: String) async throws -> RouteList.Answer {
         let domain = try DomainName.parse(text, Setting(value: .text(text), origin: .builtIn, key: "domain"))
         guard let place = added.firstIndex(where: { $0.domain == domain }) else {
             guard !configured.contains(where: { $0.domain == domain }) else {
@@ -91,7 +105,7 @@ package actor PublishedRoutes {
         let route = routes.remove(at: place)
         try selector.update(domains: (configured + routes).map(\.domain))
         added = routes
-        publish()
+        await publish()
         return RouteList.Answer(route: RouteList.Route(route, origin: .runTime))
     }
 }

@@ -190,7 +190,9 @@ final class AgentWatch: ChannelDuplexHandler, RemovableChannelHandler, ClockWatc
 extension PresentedCertificate: HostCoverage {}
 
 extension CertificateSelector: TLSFront {
-    package func makeTLSHandler(onAccept: @escaping (any HostCoverage) throws -> Void) -> any ChannelHandler {
-        makeHandler { presented in try onAccept(presented) }
+    package func makeTLSHandler(
+        onWait: @escaping (TimeAmount) -> Void, onAccept: @escaping (any HostCoverage) throws -> Void
+    ) -> any ChannelHandler {
+        makeHandler(onWait: onWait) { presented in try onAccept(presented) }
     }
 }

@@ -71,7 +71,7 @@ private final class Collector: ChannelInboundHandler {
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     let pipeline = channel.pipeline.syncOperations
-                    try pipeline.addHandler(selector.makeHandler { try pipeline.addHandler(AnswerHandler($0)) })
+                    try pipeline.addHandler(selector.makeHandler(onAccept: { try pipeline.addHandler(AnswerHandler($0)) }))
                 }
             }
             .bind(host: "127.0.0.1", port: 0).get()

@@ -27,6 +27,8 @@ package struct ACMEOrder: Sendable {
     package internal(set) var session: ACMESession
     /// What counts against the budget of a name, each challenge by itself.
     package internal(set) var failedValidations: [ACMEChallenge] = []
+    /// Why a type of challenge was left for another, as it happened; for the log.
+    package internal(set) var notes: [String] = []
 
     var state = State.idle
     /// Types that did not work for a name in this issuance.
@@ -70,8 +72,10 @@ package struct ACMEOrder: Sendable {
         guard case .presenting(var issue, let index) = state else { return fail(.challenge, .refused, "no challenge was to be presented") }
         let task = issue.tasks[index]
         tried[task.challenge.name, default: []].insert(task.challenge.type)
-        lastFailure = ACMEFailure(
+        let failure = ACMEFailure(
             .challenge, .unavailable, "\(task.challenge.type.rawValue) of \(task.challenge.name) could not be presented: \(reason)")
+        notes.append("\(failure)")
+        lastFailure = failure
         switch makeTask(task.authorization, for: task.challenge.name, offers: task.offers) {
         case .success(let other):
             issue.tasks[index] = other
@@ -162,8 +166,10 @@ package struct ACMEOrder: Sendable {
     mutating func recordFailure(of challenge: ACMEChallenge, _ problem: ACMEProblem?) {
         tried[challenge.name, default: []].insert(challenge.type)
         failedValidations.append(challenge)
-        lastFailure = ACMEFailure(
+        let failure = ACMEFailure(
             .authorization, .validation, "\(challenge.type.rawValue) of \(challenge.name) failed", problem: problem)
+        notes.append("\(failure)")
+        lastFailure = failure
     }
 
     mutating func begin(_ intent: ACMESession.Intent, _ stage: ACMEStage, now: ACMEMoment) -> Action {

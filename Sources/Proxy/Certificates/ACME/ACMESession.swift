@@ -66,6 +66,13 @@ package struct ACMESession: Sendable {
         self.externalAccount = externalAccount
     }
 
+    /// For an order beside others of the same account: a nonce is used once.
+    package var withoutNonces: ACMESession {
+        var session = self
+        session.nonces = []
+        return session
+    }
+
     /// - Parameter stage: how a failure of this request is called.
     package mutating func begin(_ intent: Intent, stage: ACMEStage, now: ACMEMoment) -> Progress {
         pending = Pending(intent: intent, stage: stage)

@@ -9,6 +9,7 @@ import X509
 ///
 /// | file | holds |
 /// |---|---|
+/// | `acme_account+key.next` | the key that is to follow it, while the CAs are told |
 /// | `acme_account+key`, once `acme_account.key` | the account's key |
 /// | `app.example.com`, `*.example.com` | a P-256 key, then the chain, its leaf first |
 /// | `app.example.com+rsa` | the same with an RSA key |
@@ -43,6 +44,13 @@ package final class CertificateStore: Sendable {
         try StateFile.write(certificate.pem, to: path(name(domain, kind)), mode: 0o600)
     }
 
+    /// Puts a certificate aside that is not to be served again.
+    package func retire(_ domain: DomainPattern, kind: KeyKind = .ecdsa) throws(CertificateFileError) {
+        let path = path(name(domain, kind))
+        guard try StateFile.read(path) != nil else { return }
+        try StateFile.move(path, to: path + ".revoked-\(Int(clock().timeIntervalSince1970))")
+    }
+
     private func name(_ domain: DomainPattern, _ kind: KeyKind) -> String { kind == .rsa ? domain.name + "+rsa" : domain.name }
 
     private func stored(_ name: String, covering domain: DomainPattern) throws(CertificateFileError) -> StoredCertificate? {
@@ -74,6 +82,15 @@ package final class CertificateStore: Sendable {
     package func save(accountKey: P256.Signing.PrivateKey) throws(CertificateFileError) {
         try StateFile.write(accountKey.pemRepresentation + "\n", to: path(Self.accountName), mode: 0o600)
     }
+
+    /// The key that the CAs are being told of (RFC 8555 §7.3.5): lost to none of them if the process dies meanwhile.
+    package func save(nextAccountKey: P256.Signing.PrivateKey) throws(CertificateFileError) {
+        try StateFile.write(nextAccountKey.pemRepresentation + "\n", to: path(Self.nextAccountName), mode: 0o600)
+    }
+
+    package var hasNextAccountKey: Bool { (try? StateFile.read(path(Self.nextAccountName))) ?? nil != nil }
+
+    package func discardNextAccountKey() throws(CertificateFileError) { try StateFile.remove(path(Self.nextAccountName)) }
 
     // MARK: Challenges
 
@@ -133,6 +150,7 @@ package final class CertificateStore: Sendable {
 
     private static let accountName = "acme_account+key"
     private static let legacyAccountName = "acme_account.key"
+    private static let nextAccountName = "acme_account+key.next"
     private static let httpSuffix = "+http-01"
     private static let tokenSuffix = "+token"
     private static let maximumAuthorization = 1024
@@ -145,6 +163,11 @@ package struct StoredCertificate: Sendable {
     package let names: [DomainPattern]
     package let notValidBefore: Date
     package let notValidAfter: Date
+    /// RFC 9773 §4.1.
+    package let identifier: String?
+    /// The common name of who issued it, or what there is instead.
+    package let issuer: String
+    package let leafDER: [UInt8]
     private let chain: [NIOSSLCertificate]
     private let key: NIOSSLPrivateKey
 
@@ -152,8 +175,8 @@ package struct StoredCertificate: Sendable {
     package init(pem: String, source: String) throws(CertificateFileError) {
         let bytes = Array(pem.utf8)
         guard let key = try? NIOSSLPrivateKey(bytes: bytes, format: .pem) else { throw .notAPrivateKey(path: source) }
-        guard let chain = try? NIOSSLCertificate.fromPEMBytes(bytes), let first = chain.first,
-            let leaf = try? Certificate(derEncoded: first.toDERBytes())
+        guard let chain = try? NIOSSLCertificate.fromPEMBytes(bytes), let first = chain.first, let der = try? first.toDERBytes(),
+            let leaf = try? Certificate(derEncoded: der)
         else { throw .notACertificate(path: source, reason: "there is none, or it cannot be parsed") }
         guard (try? ServedCertificate.makeContext(chain: chain, key: key, applicationProtocols: [])) != nil else {
             throw .keyOfAnotherCertificate(certificate: source, key: source)
@@ -163,6 +186,10 @@ package struct StoredCertificate: Sendable {
         self.pem = pem
         self.chain = chain
         self.key = key
+        identifier = CertificateID.text(leaf)
+        issuer =
+            leaf.issuer.flatMap { $0 }.last { $0.type == .RDNAttributeType.commonName }?.value.description ?? "\(leaf.issuer)"
+        leafDER = der
         notValidBefore = leaf.notValidBefore
         notValidAfter = leaf.notValidAfter
     }

@@ -46,6 +46,8 @@ package struct RenewalSchedule: Codable, Equatable, Sendable {
     private var needsRehearsal = false
     /// When certificates for this set were issued, the latest last, as many as count.
     private var issued: [Date] = []
+    /// An operator wants the next order, whatever is counted here.
+    private var isForced = false
     /// For status.
     package private(set) var lastFailure: String?
 
@@ -82,7 +84,7 @@ package struct RenewalSchedule: Codable, Equatable, Sendable {
         if let budget { time = max(time, budget) }
         // Whatever a window says: the limit of equal certificates is not run into.
         let counted = issued.filter { $0 <= now }
-        if counted.count >= Self.maximumIssued { time = max(time, counted[counted.count - Self.maximumIssued] + Self.issuedPeriod) }
+        if counted.count >= Self.maximumIssued, !isForced { time = max(time, counted[counted.count - Self.maximumIssued] + Self.issuedPeriod) }
         return time
     }
 
@@ -103,7 +105,7 @@ package struct RenewalSchedule: Codable, Equatable, Sendable {
         self.lifetime = lifetime
         let share = lifetime.length < Self.shortLifetime ? Self.shortShare : Self.longShare
         ownTime = lifetime.point(share) - Self.draw(lifetime.length * Self.jitterShare, random)
-        (window, askAt, failures, notBefore, needsRehearsal, lastFailure) = (nil, nil, 0, nil, false, nil)
+        (window, askAt, failures, notBefore, needsRehearsal, isForced, lastFailure) = (nil, nil, 0, nil, false, false, nil)
         guard isNew else { return }
         issued.append(now)
         issued.removeFirst(max(issued.count - Self.maximumIssued, 0))
@@ -126,6 +128,7 @@ package struct RenewalSchedule: Codable, Equatable, Sendable {
     /// The order failed.
     package mutating func fail(_ failure: ACMEFailure, rehearsal: Bool, now: Date, random: RandomSource) {
         lastFailure = failure.description
+        isForced = false
         // Staging shows whether the names validate. That it is down, or has limits of its own, says nothing about production.
         if rehearsal && failure.kind != .validation {
             needsRehearsal = false
@@ -151,9 +154,12 @@ package struct RenewalSchedule: Codable, Equatable, Sendable {
     /// It worked at the staging directory: production is next, at once.
     package mutating func rehearsalSucceeded() { needsRehearsal = false }
 
-    /// By the operator: now, whatever the back-off says.
+    /// The certificate is there no more: another is due at once, or when the back-off is over.
+    package mutating func lose() { (lifetime, ownTime, window, askAt) = (nil, nil, nil, nil) }
+
+    /// By the operator: now, whatever the back-off says and has been issued. What the CA says of its limits is still obeyed.
     package mutating func forceNow(_ now: Date) {
-        (failures, notBefore, needsRehearsal) = (0, nil, false)
+        (failures, notBefore, needsRehearsal, isForced) = (0, nil, false, true)
         if lifetime != nil { window = Window(start: now, end: now, chosen: now) }
     }
 

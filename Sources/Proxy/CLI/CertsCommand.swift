@@ -1,0 +1,287 @@
+import ArgumentParser
+import FoundationEssentials
+import Glibc
+import NIOCore
+import NIOPosix
+
+struct CertsCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "certs",
+        abstract: "Shows and handles the certificates of a running gateway.",
+        discussion: """
+            Examples:
+              kakuremichi certs list
+              kakuremichi certs renew app.example.com --wait
+              kakuremichi certs export app.example.com --out app.pem
+              kakuremichi certs account
+            """,
+        subcommands: [
+            CertsListCommand.self, CertsShowCommand.self, CertsRenewCommand.self, CertsRevokeCommand.self, CertsExportCommand.self,
+            CertsImportCommand.self, CertsAccountCommand.self, CertsRollOverCommand.self, CertsTrustCommand.self,
+        ])
+}
+
+extension GatewaySocket {
+    /// An answer that may take as long as a CA does.
+    static let patience = TimeAmount.minutes(3)
+
+    func list() async throws -> CertificateList {
+        try JSONDecoder().decode(CertificateList.self, from: Data(try await ask(AdminRequest(verb: CertificateVerbs.list))))
+    }
+
+    func entry(_ name: String) async throws -> (entry: CertificateList.Entry, now: Int) {
+        let list = try await list()
+        guard let entry = list.certificates.first(where: { $0.name == name || $0.file == name }) else {
+            throw CommandFailure("there is no certificate of that name; kakuremichi certs list shows those that there are")
+        }
+        return (entry, list.now)
+    }
+}
+
+struct CertsListCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "list", abstract: "Shows every certificate: from whom, until when, and what is next.")
+
+    @Flag(help: "Prints one JSON object.")
+    var json = false
+
+    @OptionGroup var gateway: GatewaySocket
+
+    func run() async throws {
+        let answer = try await gateway.ask(AdminRequest(verb: CertificateVerbs.list))
+        if json {
+            print(String(decoding: answer, as: UTF8.self))
+        } else {
+            print(try JSONDecoder().decode(CertificateList.self, from: Data(answer)).table, terminator: "")
+        }
+    }
+}
+
+struct CertsShowCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "show", abstract: "Shows all about one certificate.")
+
+    @Argument(help: "The domain of its route, or the path of its file.")
+    var name: String
+
+    @OptionGroup var gateway: GatewaySocket
+
+    func run() async throws {
+        let (entry, now) = try await gateway.entry(name)
+        var lines = [("name", entry.name), ("state", entry.state.rawValue + (entry.isOverdue ? ", renewal is overdue" : ""))]
+        if !entry.names.isEmpty { lines.append(("covers", entry.names.joined(separator: ", "))) }
+        if let issuer = entry.issuer { lines.append(("issuer", issuer)) }
+        if let file = entry.file { lines.append(("file", file)) }
+        func moment(_ time: Int) -> String {
+            "\(Date(timeIntervalSince1970: TimeInterval(time)).formatted(.iso8601)), \(CertificateList.relative(time, now))"
+        }
+        if let time = entry.notBefore { lines.append(("valid from", moment(time))) }
+        if let time = entry.notAfter { lines.append(("expires", moment(time))) }
+        if let time = entry.due { lines.append(("next order", moment(time))) }
+        if entry.failures > 0 { lines.append(("failures", "\(entry.failures) in a row")) }
+        if let reason = entry.reason { lines.append((entry.failures > 0 ? "last failure" : "reason", reason)) }
+        for (label, text) in lines { print(label.padded(to: 14) + LogText.escape(text)) }
+    }
+}
+
+struct CertsRenewCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "renew", abstract: "Orders a new certificate now.",
+        discussion: "The present one is served until the new one is there. Limits of the CA still hold.")
+
+    @Argument(help: "The domain of the route.")
+    var name: String
+
+    @Flag(help: "Waits until it is there or has failed, at most 3 minutes.")
+    var wait = false
+
+    @OptionGroup var gateway: GatewaySocket
+
+    func run() async throws {
+        let before = try await gateway.entry(name).entry
+        let bytes = try await gateway.ask(AdminRequest(verb: CertificateVerbs.renew, arguments: ["name": name]))
+        let due = try JSONDecoder().decode(CertificateVerbs.Renewal.self, from: Data(bytes)).due
+        let now = Int(Date().timeIntervalSince1970)
+        guard due <= now else {
+            return print("\(name): a limit holds; it is ordered \(CertificateList.relative(due, now))")
+        }
+        guard wait else { return print("\(name): ordered; kakuremichi certs show \(name) tells how it goes") }
+        for _ in 0..<180 {
+            try await Task.sleep(for: .seconds(1))
+            let (entry, now) = try await gateway.entry(name)
+            if let end = entry.notAfter, end != before.notAfter || entry.notBefore != before.notBefore {
+                return print("\(name): renewed; expires \(CertificateList.relative(end, now))")
+            }
+            if entry.failures > 0 { throw CommandFailure("\(name): \(LogText.escape(entry.reason ?? "it failed"))") }
+        }
+        throw CommandFailure("\(name): not there after 3 minutes; kakuremichi certs show \(name) tells how it goes")
+    }
+}
+
+struct CertsRevokeCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "revoke", abstract: "Revokes a certificate at its CA and orders another one with a new key.",
+        discussion: "It is served no more from then on: until the new one is there, visitors wait or are refused.")
+
+    enum Reason: String, ExpressibleByArgument, CaseIterable {
+        case unspecified, keyCompromise, affiliationChanged, superseded, cessationOfOperation
+
+        /// RFC 5280 §5.3.1.
+        var code: Int {
+            switch self {
+            case .unspecified: 0
+            case .keyCompromise: 1
+            case .affiliationChanged: 3
+            case .superseded: 4
+            case .cessationOfOperation: 5
+            }
+        }
+    }
+
+    @Argument(help: "The domain of the route.")
+    var name: String
+
+    @Option(help: "Why.")
+    var reason: Reason = .unspecified
+
+    @OptionGroup var gateway: GatewaySocket
+
+    func run() async throws {
+        let arguments = ["name": name, "reason": "\(reason.code)"]
+        _ = try await gateway.ask(AdminRequest(verb: CertificateVerbs.revoke, arguments: arguments), timeLimit: GatewaySocket.patience)
+        print("\(name): revoked; another one is ordered")
+    }
+}
+
+struct CertsExportCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "export", abstract: "Writes a certificate's key and chain as PEM.")
+
+    @Argument(help: "The domain of the route.")
+    var name: String
+
+    @Option(help: ArgumentHelp("A new file, readable by its owner alone. (default: standard output)", valueName: "file"))
+    var out: String?
+
+    @OptionGroup var gateway: GatewaySocket
+
+    func run() async throws {
+        let bytes = try await gateway.ask(AdminRequest(verb: CertificateVerbs.export, arguments: ["name": name]))
+        let pem = try JSONDecoder().decode(CertificateVerbs.Exported.self, from: Data(bytes)).pem
+        guard let out else {
+            guard isatty(STDOUT_FILENO) == 0 else { throw CommandFailure("it holds a private key; give --out FILE, or redirect the output") }
+            return print(pem, terminator: "")
+        }
+        do throws(FileError) {
+            try SystemFiles.create(out, Array(pem.utf8))
+        } catch {
+            throw CommandFailure("\(error)")
+        }
+        print("\(name): written to \(LogText.escape(out))")
+    }
+}
+
+struct CertsImportCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "import", abstract: "Serves a certificate from a file until it is renewed.",
+        discussion: "For each name of it that has a route. Useful before DNS points to this gateway.")
+
+    @Argument(help: "PEM: the certificate, its chain behind it, and the key unless --key names it.")
+    var file: String
+
+    @Option(help: ArgumentHelp("PEM file of the private key.", valueName: "file"))
+    var key: String?
+
+    @OptionGroup var gateway: GatewaySocket
+
+    func run() async throws {
+        var pem = ""
+        for path in [key, file].compactMap({ $0 }) {
+            do throws(FileError) {
+                pem += String(decoding: try SystemFiles.read(path, limit: AdminSocket.maximumRequest / 2).bytes, as: UTF8.self) + "\n"
+            } catch {
+                throw CommandFailure("\(error)")
+            }
+        }
+        let bytes = try await gateway.ask(AdminRequest(verb: CertificateVerbs.adopt, arguments: ["pem": pem]))
+        let names = try JSONDecoder().decode(CertificateVerbs.Adopted.self, from: Data(bytes)).names
+        print("imported, served for \(names.joined(separator: ", "))")
+    }
+}
+
+struct CertsAccountCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "account", abstract: "Shows the ACME account, and its thumbprint for [cluster] peers of other gateways.")
+
+    @Flag(help: "Prints one JSON object.")
+    var json = false
+
+    @OptionGroup var gateway: GatewaySocket
+
+    func run() async throws {
+        let answer = try await gateway.ask(AdminRequest(verb: CertificateVerbs.account))
+        if json { return print(String(decoding: answer, as: UTF8.self)) }
+        let account = try JSONDecoder().decode(CertificateAccount.self, from: Data(answer))
+        print("thumbprint    \(account.thumbprint)")
+        if !account.email.isEmpty { print("e-mail        \(account.email)") }
+        for registration in account.registrations {
+            print("directory     \(registration.directory)")
+            print("  account     \(registration.url ?? "none yet: made with the first order")")
+            if let url = registration.url {
+                print("  CAA         0 issue \"CA-DOMAIN; accounturi=\(url)\"")
+            }
+        }
+    }
+}
+
+struct CertsRollOverCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "rollover", abstract: "Gives the ACME account a new key.",
+        discussion: "Its thumbprint changes: gateways that list it in [cluster] peers need the new one.")
+
+    @OptionGroup var gateway: GatewaySocket
+
+    func run() async throws {
+        let bytes = try await gateway.ask(AdminRequest(verb: CertificateVerbs.rollOver), timeLimit: GatewaySocket.patience)
+        let answer = try JSONDecoder().decode(CertificateVerbs.RolledOver.self, from: Data(bytes))
+        for directory in answer.failed {
+            LineOutput(descriptor: STDERR_FILENO).write("warning: not changed at \(LogText.escape(directory)); a new account is made there\n")
+        }
+        print("the account has a new key\nthumbprint    \(answer.thumbprint)")
+    }
+}
+
+struct CertsTrustCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "trust", abstract: "Tells how to trust the internal CA, which signs while there is no other certificate.",
+        discussion: "For development. Its root can vouch for the routes' domains and nothing else.")
+
+    @OptionGroup var gateway: GatewaySocket
+
+    func run() async throws {
+        let standard = StateDirectory.defaultPath(role: .gateway, environment: ConfigurationInput.processEnvironment)
+        guard let directory = gateway.state ?? standard else {
+            throw CommandFailure("neither XDG_STATE_HOME nor HOME is set; give --state DIR")
+        }
+        let path = InternalCA.certificatePath(in: directory)
+        guard SystemFiles.exists(path) else {
+            throw CommandFailure(
+                "\(LogText.escape(path)) is not there: no gateway without certificates of its own has run with this state directory")
+        }
+        print(
+            """
+            The internal CA's root is \(LogText.escape(path)).
+            Trust it on machines that you test from, and nowhere else:
+
+              curl                 curl --cacert \(path) https://app.example.com/
+              Debian, Ubuntu       sudo cp \(path) /usr/local/share/ca-certificates/kakuremichi.crt && sudo update-ca-certificates
+              Fedora               sudo cp \(path) /etc/pki/ca-trust/source/anchors/ && sudo update-ca-trust
+              macOS                sudo security add-trusted-cert -d -r trustRoot -k /Library/Keychains/System.keychain \(path)
+              Windows              certutil -addstore -f Root internal-ca.pem
+              Firefox              Settings, Certificates, View Certificates, Authorities, Import
+              Chromium on Linux    certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n kakuremichi -i \(path)
+              Node.js              NODE_EXTRA_CA_CERTS=\(path)
+
+            It is made anew when a domain is added that it may not vouch for; trust the new file then.
+            """)
+    }
+}

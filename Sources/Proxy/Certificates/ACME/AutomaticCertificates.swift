@@ -1,0 +1,362 @@
+import Crypto
+import FoundationEssentials
+import Inet
+import Logging
+import NIOCore
+import NIOPosix
+import X509
+
+/// Sees to it that every name with a tunnel has a valid certificate: finds those that are there, orders those that are not, renews them
+/// in time, and tries again by ``RenewalSchedule`` after a failure.
+///
+///     route added ─▶ in the store? ─yes─▶ installed ─▶ its time comes ─▶ ordered ─▶ checked ─▶ stored ─▶ installed ...
+///                        └─no─▶ ordered at once (handshakes wait) ─failed─▶ back-off ─▶ ...
+///
+/// One issuance at a time for each name, a bounded number in all. It never touches a certificate before its successor is there.
+package actor AutomaticCertificates {
+    struct Entry {
+        /// The route is enabled.
+        var isWanted = true
+        /// Why it is not ordered, though it is wanted.
+        var obstacle: String?
+        var stored: StoredCertificate?
+        /// The file could not be written: tried again.
+        var isUnsaved = false
+        var since: Date
+    }
+
+    let settings: ACMESettings
+    let store: CertificateStore
+    let acquired: AcquiredCertificates
+    let board: ChallengeBoard
+    let logger: Logger
+    let clock: @Sendable () -> Date
+    private let presenter: any ACMEPresenter
+    /// One for each authority.
+    private let clients: [ACMEClient]
+    private let file: IssuanceFile
+    private let isCoveredByFile: @Sendable (DomainPattern) -> Bool
+    let random: RandomSource
+
+    var record: IssuanceRecord
+    var entries: [DomainPattern: Entry] = [:]
+    var accountKey: ACMEKey
+    /// By directory.
+    private var sessions: [String: ACMESession] = [:]
+    private var registrations: [String: Task<ACMESession, any Error>] = [:]
+    private var running: [DomainPattern: Task<Void, Never>] = [:]
+    private var alarm: Task<Void, Never>?
+    private var isStopped = false
+    private var generation = 0
+    private(set) var counts = Counts()
+
+    package struct Counts: Sendable, Equatable {
+        package var issued: UInt64 = 0
+        package var failed: UInt64 = 0
+        package var renewalInfo: UInt64 = 0
+    }
+
+    /// - Parameters:
+    ///   - directory: of the state: the record is there.
+    ///   - dns: presents DNS-01, and whatever else is DNS.
+    ///   - isCoveredByFile: a configured certificate serves the name.
+    package init(
+        settings: ACMESettings, stateDirectory: String, acquired: AcquiredCertificates, board: ChallengeBoard, dns: (any ACMEPresenter)? = nil,
+        userAgent: String, group: any EventLoopGroup, logger: Logger, random: RandomSource,
+        isCoveredByFile: @escaping @Sendable (DomainPattern) -> Bool = { _ in false }, clock: @escaping @Sendable () -> Date = { Date() }
+    ) throws {
+        self.settings = settings
+        self.acquired = acquired
+        self.board = board
+        self.logger = logger
+        self.random = random
+        self.clock = clock
+        self.isCoveredByFile = isCoveredByFile
+        store = try CertificateStore(directory: settings.cacheDirectory, logger: logger, clock: clock)
+        presenter = ChallengePresenter(board: board, store: store, dns: dns, logger: logger)
+        clients = try settings.authorities.map { try ACMEClient(trustFile: $0.trustFile, userAgent: userAgent, group: group) }
+        file = IssuanceFile(path: stateDirectory + "/acme.json", logger: logger)
+        record = file.load(now: clock())
+        accountKey = try Self.accountKey(store)
+        if store.hasNextAccountKey {
+            // Some CAs may know the new key, some the old one: with the old one an account is found there, or made.
+            logger.warning("A change of the account's key was interrupted; the former key stays in use")
+            record.accounts = [:]
+            try store.discardNextAccountKey()
+        }
+    }
+
+    /// What every key authorization of this gateway ends in.
+    package var thumbprint: String { accountKey.thumbprint }
+
+    private static func accountKey(_ store: CertificateStore) throws -> ACMEKey {
+        if let key = try store.accountKey() { return ACMEKey(key) }
+        try store.save(accountKey: P256.Signing.PrivateKey())
+        // Another process may have been faster.
+        guard let key = try store.accountKey() else { throw ACMEFault("the account's key cannot be read back") }
+        return ACMEKey(key)
+    }
+
+    // MARK: Names
+
+    /// The names that are routed now. Certificates that are there are served when this returns; the others are ordered.
+    /// - Parameter generation: of the list: an older one that comes late is ignored.
+    package func update(domains: [(name: String, isEnabled: Bool)], generation: Int) {
+        guard generation > self.generation, !isStopped else { return }
+        self.generation = generation
+        let now = clock()
+        let wanted = Dictionary(
+            domains.compactMap { entry in DomainPattern(entry.name).map { ($0, entry.isEnabled) } }, uniquingKeysWith: { $0 || $1 })
+        for (domain, _) in entries where wanted[domain] == nil {
+            entries[domain] = nil
+            record.names[domain.name]?.gone = now
+            running.removeValue(forKey: domain)?.cancel()
+        }
+        for (domain, isEnabled) in wanted {
+            if entries[domain] == nil {
+                entries[domain] = Entry(since: now)
+                find(domain, now: now)
+            }
+            entries[domain]?.isWanted = isEnabled
+            entries[domain]?.obstacle = obstacle(domain)
+            if let obstacle = entries[domain]?.obstacle, isEnabled, entries[domain]?.stored == nil {
+                logger.warning("Certificate not found \(domain)", metadata: ["reason": "\(obstacle)"])
+            }
+            if entries[domain]?.stored == nil, isEnabled, entries[domain]?.obstacle == nil, !isCoveredByFile(domain) { acquired.expect(domain) }
+        }
+        acquired.keep(only: Set(wanted.keys))
+        record.forget(before: now)
+        save()
+        advance()
+    }
+
+    /// What no attempt could get over.
+    private func obstacle(_ domain: DomainPattern) -> String? {
+        if !domain.constraint.utf8.contains(UInt8(ascii: ".")) { return "no CA issues for a name without a dot" }
+        guard settings.challenges.contains(where: { $0.isUsable(for: domain) }) else {
+            return "a wildcard needs dns-01: write [acme.dns] and add dns-01 to challenges"
+        }
+        return nil
+    }
+
+    /// Takes what is in the store.
+    private func find(_ domain: DomainPattern, now: Date) {
+        var name = record.names[domain.name] ?? IssuanceRecord.Name()
+        name.gone = nil
+        do throws(CertificateFileError) {
+            let stored = try store.certificate(for: domain, kind: settings.keyKind)
+            if let stored {
+                let lifetime = RenewalSchedule.Lifetime(notBefore: stored.notValidBefore, notAfter: stored.notValidAfter)
+                if name.schedule.lifetime != lifetime {
+                    name.schedule.succeed(lifetime, isNew: false, now: now, random: random)
+                    name.directory = nil
+                }
+                // Once: what is known of failures is not forgotten at each start.
+                if isForeign(stored, name), name.schedule.failures == 0 { name.schedule.forceNow(now) }
+                try install(stored, for: domain)
+                logger.info(
+                    "Certificate loaded", metadata: ["domain": "\(domain)", "expires": "\(stored.notValidAfter.formatted(.iso8601))"])
+            } else if name.schedule.lifetime != nil {
+                name.schedule.lose()
+                name.directory = nil
+            }
+        } catch {
+            logger.error("A stored certificate cannot be used", metadata: ["domain": "\(domain)", "error": "\(error)"])
+        }
+        record.names[domain.name] = name
+    }
+
+    /// From a CA that is configured no more, or from a staging one that never was: not what the operator wants to serve.
+    private func isForeign(_ stored: StoredCertificate, _ name: IssuanceRecord.Name) -> Bool {
+        if let directory = name.directory { return !settings.authorities.contains { $0.directory.text == directory } }
+        let isStaging = stored.issuer.contains("(STAGING)")
+        return isStaging && !settings.authorities.contains { $0.directory.text.contains("staging") }
+    }
+
+    func install(_ stored: StoredCertificate, for domain: DomainPattern) throws(CertificateFileError) {
+        let served = try stored.served(
+            applicationProtocols: ["h2", "http/1.1"], source: "ACME, \(domain)")
+        acquired.install(served, for: domain)
+        entries[domain]?.stored = stored
+    }
+
+    // MARK: Time
+
+    /// Begins what is due, and comes back when the next thing is.
+    func advance() {
+        guard !isStopped else { return }
+        let now = clock()
+        saveUnsaved()
+        var next = now + Self.longestSleep
+        // Names without a certificate first.
+        let order = entries.keys.sorted {
+            let (one, other) = (entries[$0]?.stored == nil, entries[$1]?.stored == nil)
+            return one == other ? $0.name < $1.name : one
+        }
+        for domain in order {
+            guard let entry = entries[domain], entry.isWanted, entry.obstacle == nil, running[domain] == nil, !isCoveredByFile(domain)
+            else { continue }
+            switch step(domain, entry, now: now) {
+            case .wait(let until):
+                next = min(next, until)
+                guard entry.stored == nil else { continue }
+                if until <= now + Self.handshakePatience { acquired.expect(domain) } else { acquired.giveUp(domain) }
+            case let step:
+                guard running.count < Self.maximumConcurrent else { continue }
+                if entry.stored == nil { acquired.expect(domain) }
+                running[domain] = Task {
+                    await self.perform(step, domain)
+                    self.finished(domain)
+                }
+            }
+        }
+        alarm?.cancel()
+        let delay = max(next.timeIntervalSince(now), Self.shortestSleep)
+        alarm = Task {
+            try? await Task.sleep(for: .milliseconds(Int64(delay * 1_000)))
+            if !Task.isCancelled { self.advance() }
+        }
+    }
+
+    private func finished(_ domain: DomainPattern) {
+        guard !Task.isCancelled else { return }
+        running[domain] = nil
+        save()
+        advance()
+    }
+
+    func step(_ domain: DomainPattern, _ entry: Entry, now: Date) -> RenewalSchedule.Step {
+        let name = record.names[domain.name] ?? IssuanceRecord.Name()
+        let issuer = authority(of: name)
+        let offersInfo = issuer.map { sessions[$0.directory.text]?.directory.map { $0.renewalInfo != nil } ?? true } ?? false
+        return name.schedule.step(
+            now: now, hasRenewalInfo: offersInfo && entry.stored?.identifier != nil,
+            hasStaging: settings.authorities[0].rehearsal != nil, budget: budgetTime(domain, now: now))
+    }
+
+    /// Whom the certificate came from.
+    func authority(of name: IssuanceRecord.Name) -> ACMEAuthority? {
+        settings.authorities.first { $0.directory.text == name.directory ?? settings.authorities[0].directory.text }
+    }
+
+    func names(of domain: DomainPattern) -> [DomainPattern] {
+        guard let gateway = settings.gatewayName, gateway != domain else { return [domain] }
+        return [domain, gateway]
+    }
+
+    /// When some authority may see a failed validation again; nil if one may now.
+    private func budgetTime(_ domain: DomainPattern, now: Date) -> Date? {
+        var earliest: Date?
+        for authority in settings.authorities {
+            guard let time = record.budgets[authority.directory.text]?.nextTime(names(of: domain), now: now) else { return nil }
+            earliest = min(earliest ?? time, time)
+        }
+        return earliest
+    }
+
+    // MARK: Accounts
+
+    /// A session that knows the account, registered if need be: once, however many orders begin together.
+    func session(_ directory: ACMEURL, _ authority: ACMEAuthority) async throws -> ACMESession {
+        let key = directory.text
+        if let session = sessions[key], session.account != nil { return session.withoutNonces }
+        if let registration = registrations[key] { return try await registration.value.withoutNonces }
+        let stored = record.accounts[key].flatMap { $0.thumbprint == accountKey.thumbprint ? try? ACMEURL($0.url) : nil }
+        let unregistered =
+            sessions[key]
+            ?? ACMESession(
+                directory: directory, key: accountKey, account: stored, contacts: settings.email.isEmpty ? [] : ["mailto:" + settings.email],
+                externalAccount: authority.externalAccount)
+        guard stored == nil else {
+            sessions[key] = unregistered
+            return unregistered
+        }
+        let client = client(authority)
+        let registration = Task { () throws -> ACMESession in
+            var session = unregistered
+            _ = try await client.perform(.account(), stage: .account, session: &session).get()
+            return session
+        }
+        registrations[key] = registration
+        defer { registrations[key] = nil }
+        let registered = try await registration.value
+        keep(registered)
+        logger.info("ACME account", metadata: ["directory": "\(key)", "account": "\(registered.account?.text ?? "")"])
+        return registered
+    }
+
+    /// For the next order.
+    func keep(_ session: ACMESession) {
+        let key = session.directoryURL.text
+        guard session.key.thumbprint == accountKey.thumbprint else { return }
+        sessions[key] = session
+        record.accounts[key] = session.account.map { IssuanceRecord.Account(url: $0.text, thumbprint: session.key.thumbprint) }
+    }
+
+    /// They belong to a key that is used no more.
+    func forgetSessions() { sessions = [:] }
+
+    func coversByFile(_ domain: DomainPattern) -> Bool { isCoveredByFile(domain) }
+
+    func client(_ authority: ACMEAuthority) -> ACMEClient {
+        clients[settings.authorities.firstIndex(of: authority) ?? 0]
+    }
+
+    func issue(_ order: inout ACMEOrder, at authority: ACMEAuthority) async -> Result<ACMECertificate, ACMEFailure> {
+        await client(authority).issue(&order, presenter: presenter)
+    }
+
+    func count(_ change: (inout Counts) -> Void) { change(&counts) }
+
+    // MARK: Files and the end
+
+    func save() {
+        do {
+            try file.save(record)
+        } catch {
+            logger.error("The record of certificates cannot be written", metadata: ["error": "\(error)"])
+        }
+    }
+
+    /// - Returns: whether it is on disk.
+    @discardableResult
+    func write(_ stored: StoredCertificate, for domain: DomainPattern) -> Bool {
+        do throws(CertificateFileError) {
+            try store.save(stored, for: domain, kind: settings.keyKind)
+            entries[domain]?.isUnsaved = false
+            return true
+        } catch {
+            entries[domain]?.isUnsaved = true
+            logger.error(
+                "A new certificate is served but could not be stored; it is tried again every minute",
+                metadata: ["domain": "\(domain)", "error": "\(error)"])
+            return false
+        }
+    }
+
+    private func saveUnsaved() {
+        for (domain, entry) in entries where entry.isUnsaved {
+            if let stored = entry.stored, write(stored, for: domain) {
+                logger.info("A certificate that could not be stored is stored now", metadata: ["domain": "\(domain)"])
+            }
+        }
+    }
+
+    /// Ends what is under way. Handshakes that wait fail.
+    package func stop() async {
+        isStopped = true
+        alarm?.cancel()
+        let tasks = running
+        running = [:]
+        for task in tasks.values { task.cancel() }
+        for task in tasks.values { await task.value }
+        acquired.keep(only: Set(entries.filter { $0.value.stored != nil }.keys))
+        save()
+        for client in clients { await client.shutdown() }
+    }
+
+    static let maximumConcurrent = 8
+    static let longestSleep: TimeInterval = 60
+    static let shortestSleep: TimeInterval = 0.05
+    static let handshakePatience: TimeInterval = 30
+}

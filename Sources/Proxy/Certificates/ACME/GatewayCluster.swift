@@ -1,0 +1,156 @@
+import AsyncHTTPClient
+import FoundationEssentials
+import Inet
+import NIOCore
+import NIOPosix
+import Synchronization
+
+/// The other gateways of the same names, as their operator has written them down.
+package struct ClusterSettings: Sendable, Equatable {
+    package struct Peer: Sendable, Equatable {
+        /// Where its plain HTTP listener is.
+        package var address: SocketEndpoint
+        /// Of its ACME account, RFC 7638: `kakuremichi certs account` prints it there.
+        package var thumbprint: String
+
+        package init(address: SocketEndpoint, thumbprint: String) {
+            self.address = address
+            self.thumbprint = thumbprint
+        }
+    }
+
+    package var peers: [Peer]
+
+    package init(peers: [Peer] = []) { self.peers = peers }
+}
+
+/// Answers HTTP-01: from this process, from another one that shares its certificate cache, or from the other gateways.
+///
+/// A CA validates from several places, and DNS gives each of them any of the gateways; so each has to know every token. A key
+/// authorization is no secret, but whoever could make one up could get a certificate for the name: an answer of another gateway is served
+/// only if it is exactly the token and a thumbprint that the operator listed. No control server has a part in this.
+///
+/// What it does not do: carry keys or certificates; those never leave their gateway.
+package final class GatewayCluster: ChallengeResponder {
+    private let board: ChallengeBoard
+    private let store: CertificateStore
+    private let peers: [ClusterSettings.Peer]
+    private let thumbprints: Set<String>
+    private let isOurs: @Sendable (String) -> Bool
+    private let http: HTTPClient?
+    private let state = Mutex(State())
+
+    private struct State: Sendable {
+        var asking = 0
+        /// Tokens that nobody knew, until when.
+        var misses: [String: NIODeadline] = [:]
+        var served: UInt64 = 0
+        var relayed: UInt64 = 0
+        var refused: UInt64 = 0
+    }
+
+    /// - Parameter isOurs: whether a host, normalised, has a tunnel here.
+    package init(
+        board: ChallengeBoard, store: CertificateStore, settings: ClusterSettings, group: any EventLoopGroup,
+        isOurs: @escaping @Sendable (String) -> Bool
+    ) {
+        self.board = board
+        self.store = store
+        self.isOurs = isOurs
+        peers = settings.peers
+        thumbprints = Set(settings.peers.map(\.thumbprint))
+        guard !settings.peers.isEmpty else {
+            http = nil
+            return
+        }
+        var configuration = HTTPClient.Configuration(
+            redirectConfiguration: .disallow, timeout: .init(connect: .seconds(2), read: .seconds(3)))
+        configuration.connectionPool.idleTimeout = .seconds(5)
+        http = HTTPClient(eventLoopGroupProvider: .shared(group), configuration: configuration)
+    }
+
+    package func shutdown() async { try? await http?.shutdown() }
+
+    /// Answers given from here, answers of other gateways passed on, and those that were no key authorization of theirs.
+    package var counts: (served: UInt64, relayed: UInt64, refused: UInt64) { state.withLock { ($0.served, $0.relayed, $0.refused) } }
+
+    package func answer(token: String, host: String, isRelayed: Bool, on loop: any EventLoop) -> ChallengeAnswer {
+        guard CertificateStore.isToken(token), isOurs(host) else { return .unknown }
+        if let known = board.keyAuthorization(forToken: token) {
+            state.withLock { $0.served &+= 1 }
+            return .keyAuthorization(known)
+        }
+        let isAsked = state.withLock { state in
+            if let until = state.misses[token], NIODeadline.now() < until { return false }
+            guard state.asking < Self.maximumQuestions else { return false }
+            state.asking += 1
+            return true
+        }
+        guard isAsked else { return .unknown }
+        return .wait(loop.makeFutureWithTask { [self] in await find(token, host: host, asksPeers: !isRelayed) })
+    }
+
+    private func find(_ token: String, host: String, asksPeers: Bool) async -> String? {
+        defer { state.withLock { $0.asking -= 1 } }
+        let stored = try? await NIOThreadPool.singleton.runIfActive { [store] in try store.keyAuthorization(forToken: token) }
+        // Only what is one: the directory may be shared with others.
+        if let stored = stored ?? nil, Self.isKeyAuthorization(stored, of: token, thumbprint: nil) { return stored }
+        if asksPeers, let answer = await askPeers(token, host: host) {
+            state.withLock { $0.relayed &+= 1 }
+            return answer
+        }
+        state.withLock { state in
+            let now = NIODeadline.now()
+            if state.misses.count >= Self.maximumMisses { state.misses = state.misses.filter { $0.value > now } }
+            if state.misses.count < Self.maximumMisses { state.misses[token] = now + Self.missTime }
+        }
+        return nil
+    }
+
+    /// All at once; the first good answer counts.
+    private func askPeers(_ token: String, host: String) async -> String? {
+        guard let http, !peers.isEmpty else { return nil }
+        return await withTaskGroup(of: String?.self) { tasks in
+            for peer in peers { tasks.addTask { await self.ask(peer, token, host: host, http) } }
+            for await answer in tasks {
+                guard let answer else { continue }
+                tasks.cancelAll()
+                return answer
+            }
+            return nil
+        }
+    }
+
+    private func ask(_ peer: ClusterSettings.Peer, _ token: String, host: String, _ http: HTTPClient) async -> String? {
+        var request = HTTPClientRequest(url: "http://\(peer.address)/.well-known/acme-challenge/\(token)")
+        request.headers.add(name: "Host", value: host)
+        request.headers.add(name: "\(CheckedRequest.relayField)", value: "1")
+        guard let response = try? await http.execute(request, timeout: Self.questionLimit), response.status == .ok,
+            let body = try? await response.body.collect(upTo: Self.maximumAnswer)
+        else { return nil }
+        let text = String(decoding: body.readableBytesView, as: UTF8.self)
+        guard thumbprints.contains(where: { Self.isKeyAuthorization(text, of: token, thumbprint: $0) }) else {
+            state.withLock { $0.refused &+= 1 }
+            return nil
+        }
+        return text
+    }
+
+    /// Exactly `TOKEN.THUMBPRINT`, RFC 8555 §8.1.
+    static func isKeyAuthorization(_ text: String, of token: String, thumbprint: String?) -> Bool {
+        guard let thumbprint else {
+            let prefix = token + "."
+            let rest = text.dropFirst(prefix.count)
+            return text.hasPrefix(prefix) && rest.utf8.count == thumbprintLength && Base64URL.isAlphabetic(String(rest))
+        }
+        return text == token + "." + thumbprint
+    }
+
+    /// SHA-256 in base64url.
+    package static let thumbprintLength = 43
+    static let maximumQuestions = 64
+    static let maximumMisses = 1_024
+    static let missTime = TimeAmount.seconds(1)
+    static let questionLimit = TimeAmount.seconds(4)
+    static let maximumAnswer = 256
+}
