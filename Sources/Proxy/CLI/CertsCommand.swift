@@ -106,7 +106,7 @@ struct CertsRenewCommand: AsyncParsableCommand {
         }
         guard wait else { return print("\(name): ordered; kakuremichi certs show \(name) tells how it goes") }
         for _ in 0..<180 {
-            try await Task.sleep(for: .seconds(1))
+            try await MultiThreadedEventLoopGroup.singleton.next().scheduleTask(in: .seconds(1)) {}.futureResult.get()
             let (entry, now) = try await gateway.entry(name)
             if let end = entry.notAfter, end != before.notAfter || entry.notBefore != before.notBefore {
                 return print("\(name): renewed; expires \(CertificateList.relative(end, now))")
@@ -168,7 +168,9 @@ struct CertsExportCommand: AsyncParsableCommand {
         let bytes = try await gateway.ask(AdminRequest(verb: CertificateVerbs.export, arguments: ["name": name]))
         let pem = try JSONDecoder().decode(CertificateVerbs.Exported.self, from: Data(bytes)).pem
         guard let out else {
-            guard isatty(STDOUT_FILENO) == 0 else { throw CommandFailure("it holds a private key; give --out FILE, or redirect the output") }
+            guard isatty(STDOUT_FILENO) == 0 else {
+                throw CommandFailure("it holds a private key; give --out FILE, or redirect the output")
+            }
             return print(pem, terminator: "")
         }
         do throws(FileError) {
@@ -244,7 +246,8 @@ struct CertsRollOverCommand: AsyncParsableCommand {
         let bytes = try await gateway.ask(AdminRequest(verb: CertificateVerbs.rollOver), timeLimit: GatewaySocket.patience)
         let answer = try JSONDecoder().decode(CertificateVerbs.RolledOver.self, from: Data(bytes))
         for directory in answer.failed {
-            LineOutput(descriptor: STDERR_FILENO).write("warning: not changed at \(LogText.escape(directory)); a new account is made there\n")
+            LineOutput(descriptor: STDERR_FILENO).write(
+                "warning: not changed at \(LogText.escape(directory)); a new account is made there\n")
         }
         print("the account has a new key\nthumbprint    \(answer.thumbprint)")
     }

@@ -117,7 +117,10 @@ struct GatewayCommand: AsyncParsableCommand {
             "acme-email": acmeEmail, "acme-ca-file": acmeCaFile, "acme-challenges": acmeChallenges, "acme-eab-key-id": acmeEabKeyId,
             "acme-eab-key-file": acmeEabKeyFile, "acme-cache-dir": acmeCacheDir, "acme-staging": acmeStaging, "access-log": accessLog,
         ])
-        for (name, values) in ["route": route, "https": https, "http": http, "cert": cert, "key": key, "trusted-proxy": trustedProxy, "acme-directory": acmeDirectory]
+        for (name, values) in [
+            "route": route, "https": https, "http": http, "cert": cert, "key": key, "trusted-proxy": trustedProxy,
+            "acme-directory": acmeDirectory,
+        ]
         where !values.isEmpty {
             flags[name] = values
         }

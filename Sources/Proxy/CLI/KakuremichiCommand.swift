@@ -16,7 +16,8 @@ package struct KakuremichiCommand: AsyncParsableCommand {
             """,
         version: version,
         subcommands: [
-            GatewayCommand.self, AgentCommand.self, StatusCommand.self, RouteCommand.self, CertsCommand.self, InitCommand.self, KeysCommand.self,
+            GatewayCommand.self, AgentCommand.self, StatusCommand.self, RouteCommand.self, CertsCommand.self, InitCommand.self,
+            KeysCommand.self,
             EchoCommand.self,
             DialCommand.self, CaptureCommand.self, WGCommand.self, VectorsCommand.self,
         ])

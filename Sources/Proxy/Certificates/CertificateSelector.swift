@@ -233,7 +233,8 @@ package final class CertificateSelector: Sendable {
 
     /// The file that clients of the internal CA must trust; nil if certificates are configured.
     package var internalCAPath: String? {
-        state.withLock { $0.certificates.isEmpty } && configuration.acquired == nil ? InternalCA.certificatePath(in: configuration.stateDirectory) : nil
+        state.withLock { $0.certificates.isEmpty } && configuration.acquired == nil
+            ? InternalCA.certificatePath(in: configuration.stateDirectory) : nil
     }
 
     /// For status and metrics: what is configured, or the internal root.

@@ -150,7 +150,9 @@ package final class ClientHelloHandler: ChannelDuplexHandler, RemovableChannelHa
         }
     }
 
-    private func handOver(_ held: ByteBuffer, context: ChannelHandlerContext, _ prepare: (ChannelPipeline.SynchronousOperations) throws -> Void) {
+    private func handOver(
+        _ held: ByteBuffer, context: ChannelHandlerContext, _ prepare: (ChannelPipeline.SynchronousOperations) throws -> Void
+    ) {
         do {
             try prepare(context.pipeline.syncOperations)
         } catch {

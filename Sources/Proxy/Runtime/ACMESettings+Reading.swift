@@ -86,7 +86,8 @@ extension ConfigurationReader {
         guard !table.entries.isEmpty || !cluster.peers.isEmpty, report.faults.isEmpty else { return }
         report.warnings.append(
             ConfigurationFault(
-                .builtIn, key: table.entries.isEmpty ? "cluster" : "acme", "ACME is off: neither an e-mail address nor a directory is given",
+                .builtIn, key: table.entries.isEmpty ? "cluster" : "acme",
+                "ACME is off: neither an e-mail address nor a directory is given",
                 fix: "write email = \"you@example.com\" into [acme], or give --acme-email"))
     }
 
@@ -98,8 +99,10 @@ extension ConfigurationReader {
                 fix: "write your own address, or leave it out to have no ACME")
         }
         let parts = text.split(separator: "@", omittingEmptySubsequences: false)
-        guard text.isEmpty || parts.count == 2 && !parts[0].isEmpty && DomainPattern(parts[1]) != nil && parts[1].contains(".")
-            && text.utf8.allSatisfy({ (0x21...0x7E).contains($0) && !#"<>,;"%?&"#.utf8.contains($0) })
+        guard
+            text.isEmpty
+                || parts.count == 2 && !parts[0].isEmpty && DomainPattern(parts[1]) != nil && parts[1].contains(".")
+                    && text.utf8.allSatisfy({ (0x21...0x7E).contains($0) && !#"<>,;"%?&"#.utf8.contains($0) })
         else { throw setting.fault("\(Setting.quoted(text)) is not an e-mail address", fix: "write one such as you@example.com") }
         return text
     }
@@ -114,7 +117,8 @@ extension ConfigurationReader {
                 guard let directory = setting("directory", in: table) else {
                     fault(
                         ConfigurationFault(
-                            .file(documentPath ?? "", nil), key: "acme.ca", "directory is missing", fix: "write directory = \"letsencrypt\""))
+                            .file(documentPath ?? "", nil), key: "acme.ca", "directory is missing", fix: "write directory = \"letsencrypt\""
+                        ))
                     return nil
                 }
                 return authority(directory, table, hasFlags: false)
@@ -176,9 +180,11 @@ extension ConfigurationReader {
             return nil
         }
         guard let keyID = value(identifier, { setting throws(ConfigurationFault) in try setting.string("a key identifier") }),
-            let path = value(file, { setting throws(ConfigurationFault) in
-                SystemFiles.resolve(try setting.string("a file"), besides: setting.file)
-            })
+            let path = value(
+                file,
+                { setting throws(ConfigurationFault) in
+                    SystemFiles.resolve(try setting.string("a file"), besides: setting.file)
+                })
         else { return nil }
         do throws(FileError) {
             let contents = try input.readFile(path)

@@ -14,7 +14,8 @@ extension GatewayConfiguration {
         lines += certificates.map { "certificate \(LogText.escape($0.certificateFile))" }
         if let acme {
             lines.append("certificates by ACME from \(acme.authorities.map(\.directory.text).joined(separator: ", "))")
-            lines.append("  challenges \(acme.challenges.map(\.rawValue).joined(separator: ", ")), cache \(LogText.escape(acme.cacheDirectory))")
+            lines.append(
+                "  challenges \(acme.challenges.map(\.rawValue).joined(separator: ", ")), cache \(LogText.escape(acme.cacheDirectory))")
         } else if certificates.isEmpty {
             lines.append("certificate by the internal CA")
         }

@@ -41,6 +41,7 @@ struct RecordingLog: LogHandler {
     private func choose(_ selector: CertificateSelector, _ name: String?) -> String {
         switch selector.choose(serverName: name.map { Array($0.utf8) }) {
         case .show(let certificate, _): certificate.names.map(\.name).joined(separator: ",")
+        case .wait: "wait"
         case .refuse(let alert, _): "alert \(alert.rawValue)"
         }
     }

@@ -223,7 +223,7 @@ private final class Collector: ChannelInboundHandler {
 
     @Test("a handler that cannot be set up closes the connection")
     func failingSetup() throws {
-        let channel = EmbeddedChannel(handler: selector.makeHandler { _ in throw FixtureError(text: "no") })
+        let channel = EmbeddedChannel(handler: selector.makeHandler(onAccept: { _ in throw FixtureError(text: "no") }))
         try channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 1)).wait()
         #expect(throws: FixtureError.self) {
             try channel.writeInbound(ByteBuffer(bytes: clientHello(serverName: Array("app.example.com".utf8))))

@@ -37,7 +37,8 @@ extension AutomaticCertificates {
     // MARK: Renewal information
 
     private func askRenewalInfo(_ domain: DomainPattern) async {
-        guard let name = record.names[domain.name], let authority = authority(of: name), let identifier = entries[domain]?.stored?.identifier
+        guard let name = record.names[domain.name], let authority = authority(of: name),
+            let identifier = entries[domain]?.stored?.identifier
         else { return }
         var retryAfter: Date?
         do {
@@ -86,7 +87,8 @@ extension AutomaticCertificates {
             let directory = authority.directory.text
             if let until = name.blocked[directory], until > now {
                 failures.append(
-                    ACMEFailure(.order, .rateLimited, "a limit of \(directory) holds until \(until.formatted(.iso8601))", retryAfter: until))
+                    ACMEFailure(.order, .rateLimited, "a limit of \(directory) holds until \(until.formatted(.iso8601))", retryAfter: until)
+                )
                 continue
             }
             if settings.authorities.count > 1, record.budgets[directory]?.nextTime(names(of: domain), now: now) != nil { continue }
@@ -102,7 +104,8 @@ extension AutomaticCertificates {
         guard !Task.isCancelled else { return }
         // One that is blocked does not hold up the others.
         let limits = failures.filter { $0.kind == .rateLimited }
-        let first = failures.first { $0.kind != .rateLimited }
+        let first =
+            failures.first { $0.kind != .rateLimited }
             ?? limits.min { ($0.retryAfter ?? .distantFuture) < ($1.retryAfter ?? .distantFuture) }
         failed(
             domain, first ?? ACMEFailure(.order, .unavailable, "every CA has seen too many failed validations of late"), isRehearsal: false)

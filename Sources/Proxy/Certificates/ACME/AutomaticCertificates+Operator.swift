@@ -23,9 +23,11 @@ extension AutomaticCertificates {
             return CertificateList.Entry(
                 name: domain.name, state: state, names: entry.stored?.names.map(\.name) ?? [],
                 issuer: entry.stored.map { LogText.escape($0.issuer, limit: 100) },
-                notBefore: entry.stored.map { Self.seconds($0.notValidBefore) }, notAfter: entry.stored.map { Self.seconds($0.notValidAfter) },
+                notBefore: entry.stored.map { Self.seconds($0.notValidBefore) },
+                notAfter: entry.stored.map { Self.seconds($0.notValidAfter) },
                 due: entry.isWanted && entry.obstacle == nil ? Self.seconds(due(domain, entry, name, now)) : nil,
-                failures: name.schedule.failures, reason: entry.obstacle ?? (entry.isWanted ? name.schedule.lastFailure : "its route is disabled"),
+                failures: name.schedule.failures,
+                reason: entry.obstacle ?? (entry.isWanted ? name.schedule.lastFailure : "its route is disabled"),
                 isOverdue: name.schedule.isOverdue(now: now))
         }
     }
@@ -173,13 +175,16 @@ extension AutomaticCertificates {
         forgetSessions()
         save()
         try store.discardNextAccountKey()
-        logger.notice("The ACME account's key was changed; gateways that list its thumbprint need the new one", metadata: ["thumbprint": "\(thumbprint)"])
+        logger.notice(
+            "The ACME account's key was changed; gateways that list its thumbprint need the new one",
+            metadata: ["thumbprint": "\(thumbprint)"])
         return failed
     }
 
     private func known(_ text: String) throws -> DomainPattern {
         guard let domain = DomainPattern(text), entries[domain] != nil else {
-            throw AdminFault(error: "there is no route for \(LogText.escape(text, limit: 260)); kakuremichi certs list shows the names that there are")
+            throw AdminFault(
+                error: "there is no route for \(LogText.escape(text, limit: 260)); kakuremichi certs list shows the names that there are")
         }
         return domain
     }

@@ -45,7 +45,8 @@ package actor AutomaticCertificates {
     private var sessions: [String: ACMESession] = [:]
     private var registrations: [String: Task<ACMESession, any Error>] = [:]
     private var running: [DomainPattern: Task<Void, Never>] = [:]
-    private var alarm: Task<Void, Never>?
+    private var alarm: Scheduled<Void>?
+    private let loop: any EventLoop
     private var isStopped = false
     private var generation = 0
     private(set) var counts = Counts()
@@ -61,7 +62,8 @@ package actor AutomaticCertificates {
     ///   - dns: presents DNS-01, and whatever else is DNS.
     ///   - isCoveredByFile: a configured certificate serves the name.
     package init(
-        settings: ACMESettings, stateDirectory: String, acquired: AcquiredCertificates, board: ChallengeBoard, dns: (any ACMEPresenter)? = nil,
+        settings: ACMESettings, stateDirectory: String, acquired: AcquiredCertificates, board: ChallengeBoard,
+        dns: (any ACMEPresenter)? = nil,
         userAgent: String, group: any EventLoopGroup, logger: Logger, random: RandomSource,
         isCoveredByFile: @escaping @Sendable (DomainPattern) -> Bool = { _ in false }, clock: @escaping @Sendable () -> Date = { Date() }
     ) throws {
@@ -71,6 +73,7 @@ package actor AutomaticCertificates {
         self.logger = logger
         self.random = random
         self.clock = clock
+        loop = group.next()
         self.isCoveredByFile = isCoveredByFile
         store = try CertificateStore(directory: settings.cacheDirectory, logger: logger, clock: clock)
         presenter = ChallengePresenter(board: board, store: store, dns: dns, logger: logger)
@@ -122,7 +125,9 @@ package actor AutomaticCertificates {
             if let obstacle = entries[domain]?.obstacle, isEnabled, entries[domain]?.stored == nil {
                 logger.warning("Certificate not found \(domain)", metadata: ["reason": "\(obstacle)"])
             }
-            if entries[domain]?.stored == nil, isEnabled, entries[domain]?.obstacle == nil, !isCoveredByFile(domain) { acquired.expect(domain) }
+            if entries[domain]?.stored == nil, isEnabled, entries[domain]?.obstacle == nil, !isCoveredByFile(domain) {
+                acquired.expect(domain)
+            }
         }
         acquired.keep(only: Set(wanted.keys))
         record.forget(before: now)
@@ -212,9 +217,9 @@ package actor AutomaticCertificates {
         }
         alarm?.cancel()
         let delay = max(next.timeIntervalSince(now), Self.shortestSleep)
-        alarm = Task {
-            try? await Task.sleep(for: .milliseconds(Int64(delay * 1_000)))
-            if !Task.isCancelled { self.advance() }
+        alarm = loop.scheduleTask(in: .milliseconds(Int64(delay * 1_000))) { [weak self] in
+            guard let self else { return }
+            Task { await self.advance() }
         }
     }
 
@@ -265,7 +270,8 @@ package actor AutomaticCertificates {
         let unregistered =
             sessions[key]
             ?? ACMESession(
-                directory: directory, key: accountKey, account: stored, contacts: settings.email.isEmpty ? [] : ["mailto:" + settings.email],
+                directory: directory, key: accountKey, account: stored,
+                contacts: settings.email.isEmpty ? [] : ["mailto:" + settings.email],
                 externalAccount: authority.externalAccount)
         guard stored == nil else {
             sessions[key] = unregistered

@@ -84,7 +84,9 @@ package struct RenewalSchedule: Codable, Equatable, Sendable {
         if let budget { time = max(time, budget) }
         // Whatever a window says: the limit of equal certificates is not run into.
         let counted = issued.filter { $0 <= now }
-        if counted.count >= Self.maximumIssued, !isForced { time = max(time, counted[counted.count - Self.maximumIssued] + Self.issuedPeriod) }
+        if counted.count >= Self.maximumIssued, !isForced {
+            time = max(time, counted[counted.count - Self.maximumIssued] + Self.issuedPeriod)
+        }
         return time
     }
 
