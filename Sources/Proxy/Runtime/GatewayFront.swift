@@ -41,7 +41,7 @@ struct GatewayFront: Sendable {
                 connector: connector, limits: limits, trustedProxies: trusted, firstRequestID: firstRequestID ^ 1 << 63,
                 accessLog: accessLog, challenges: certificates.cluster, logger: logger)
         services = plain === service ? [service] : [service, plain]
-        metrics = GatewayMetrics(services: services, limiter: limiter, selector: selector, accessLog: accessLog)
+        metrics = GatewayMetrics(services: services, limiter: limiter, selector: selector, accessLog: accessLog, certificates: certificates)
         routes = PublishedRoutes(configuration, router: router, selector: selector, services: services) { routes, generation in
             await certificates.update(routes, generation: generation)
         }

@@ -7,8 +7,13 @@ package struct GatewayMetrics: Sendable {
     package var limiter: ConnectionLimiter
     package var selector: CertificateSelector
     package var accessLog: AccessLogFile?
+    package var certificates: GatewayCertificates?
 
-    package init(services: [ProxyService], limiter: ConnectionLimiter, selector: CertificateSelector, accessLog: AccessLogFile? = nil) {
+    package init(
+        services: [ProxyService], limiter: ConnectionLimiter, selector: CertificateSelector, accessLog: AccessLogFile? = nil,
+        certificates: GatewayCertificates? = nil
+    ) {
+        self.certificates = certificates
         self.services = services
         self.limiter = limiter
         self.selector = selector
@@ -21,6 +26,7 @@ package struct GatewayMetrics: Sendable {
             for service in services { totals.add(await service.httpTotals()) }
             text.add(totals)
             addEdge(to: &text)
+            if let certificates { await text.add(certificates) }
         }
     }
 
@@ -36,7 +42,7 @@ package struct GatewayMetrics: Sendable {
         }
         text.family(
             "kakuremichi_certificate_expiry_timestamp_seconds", .gauge,
-            "When a certificate ends, in seconds since 1970: the configured ones by file, or the root of the internal CA.")
+            "When a certificate ends, in seconds since 1970: those of ACME by domain, the configured ones by file, or the root of the internal CA.")
         for (source, end) in selector.expiries {
             text.sample(
                 "kakuremichi_certificate_expiry_timestamp_seconds", [("source", source)], UInt64(max(0, end.timeIntervalSince1970)))

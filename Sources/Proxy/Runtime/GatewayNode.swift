@@ -43,7 +43,8 @@ package enum GatewayNode {
             let opened = try await GatewayFront(configuration, running, certificates, accessLog)
             front = opened
             running.answerStatus(
-                routes: { opened.router.snapshot.statusRoutes }, listeners: { opened.addresses }, metrics: [opened.metrics.provider])
+                routes: { opened.router.snapshot.statusRoutes }, listeners: { opened.addresses },
+                certificates: { await certificates.list.certificates }, metrics: [opened.metrics.provider])
             if let admin = running.admin {
                 RouteVerbs.register(on: admin, routes: opened.routes)
                 CertificateVerbs.register(on: admin, certificates: certificates)

@@ -128,10 +128,12 @@ final class RunningInterface: Sendable {
     /// - Parameter metrics: what the role has to add to those of the interface.
     func answerStatus(
         routes: @escaping @Sendable () -> [Status.Route], listeners: @escaping @Sendable () -> [Status.Listener],
-        metrics: [MetricsProvider] = []
+        certificates: (@Sendable () async -> [CertificateList.Entry])? = nil, metrics: [MetricsProvider] = []
     ) {
         let status: @Sendable () async throws -> [UInt8] = { [self] in
-            Array(try JSONEncoder().encode(try await self.status(routes: routes(), listeners: listeners())))
+            var status = try await self.status(routes: routes(), listeners: listeners())
+            status.certificates = await certificates?()
+            return Array(try JSONEncoder().encode(status))
         }
         let text: @Sendable () async throws -> [UInt8] = { [self] in
             var text = MetricsText()

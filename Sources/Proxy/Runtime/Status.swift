@@ -93,6 +93,8 @@ package struct Status: Codable, Sendable, Equatable {
     package var isUnderLoad: Bool
     /// Handshake messages that wait.
     package var queuedHandshakes: Int
+    /// Of a gateway: those of ACME, and the configured files.
+    package var certificates: [CertificateList.Entry]?
 
     package init(
         role: String, version: String, processID: Int, startedAt: Int, now: Int, interface: Interface, peers: [Peer], routes: [Route],
@@ -136,6 +138,12 @@ extension Status {
         lines += Self.columns(
             ["ROUTE", role == "gateway" ? "AGENT" : "TARGET", "STATE"],
             routes.map { [$0.domain, $0.target, $0.enabled ? "enabled" : "disabled"] })
+        lines += Self.columns(
+            ["CERTIFICATE", "STATE", "EXPIRES", "REASON"],
+            (certificates ?? []).map { entry in
+                let expiry = entry.notAfter.map { CertificateList.relative($0, now) } ?? "-"
+                return [entry.name, entry.state.rawValue + (entry.isOverdue ? ", overdue" : ""), expiry, entry.reason ?? ""]
+            })
         lines += Self.columns(["LISTENER", "ADDRESS"], listeners.map { [$0.kind, $0.address] })
         lines += Self.columns(["COUNTER", "VALUE"], counters.sorted { $0.key < $1.key }.map { [$0.key, "\($0.value)"] })
         return lines.joined(separator: "\n") + "\n"

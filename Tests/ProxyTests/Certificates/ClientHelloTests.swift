@@ -9,6 +9,19 @@ import Testing
         return parser.receive(bytes)
     }
 
+    @Test("a hello that offers acme-tls/1 and nothing else is a validation's")
+    func validation() {
+        func protocols(_ names: String...) -> [UInt8] {
+            let list = names.flatMap { [UInt8($0.utf8.count)] + Array($0.utf8) }
+            return [0, 16, 0, UInt8(list.count + 2), 0, UInt8(list.count)] + list
+        }
+        func parse(_ extra: [UInt8]) -> ClientHelloParser.Progress { self.parse(clientHello(serverName: name, extra: extra)) }
+        #expect(parse(protocols("acme-tls/1")) == .complete(serverName: name, isACME: true))
+        for other in [protocols("acme-tls/1", "h2"), protocols("h2"), protocols("ACME-TLS/1"), [0, 16, 0, 0], [0, 16, 0, 2, 0, 0]] {
+            #expect(parse(other) == .complete(serverName: name))
+        }
+    }
+
     @Test("the server name is found")
     func serverName() { #expect(parse(clientHello(serverName: name)) == .complete(serverName: name)) }
 

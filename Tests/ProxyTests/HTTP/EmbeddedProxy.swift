@@ -29,13 +29,15 @@ final class EmbeddedProxy {
 
     init(
         mode: ProxyMode = .gateway, router: (any RequestRouter)? = nil, limits: ProxyLimits = ProxyLimits(),
-        scheme: ClientIdentity.Scheme = .https, coverage: (any HostCoverage)? = nil, logger: Logger = .silent
+        scheme: ClientIdentity.Scheme = .https, coverage: (any HostCoverage)? = nil,
+        challenges: (any ChallengeResponder)? = nil, logger: Logger = .silent
     ) throws {
         let dialer = EmbeddedDialer()
         self.dialer = dialer
         service = ProxyService(
             mode: mode, router: router ?? Router(tunnels: Self.tunnels, logger: logger),
-            connector: { target, eventLoop in dialer.dial(target, eventLoop) }, limits: limits, logger: logger)
+            connector: { target, eventLoop in dialer.dial(target, eventLoop) }, limits: limits, challenges: challenges,
+            logger: logger)
         client = EmbeddedChannel(loop: loop)
         client.remoteAddress = try SocketAddress(ipAddress: "198.51.100.9", port: 51_234)
         try client.pipeline.syncOperations.addHandler(clientReads)

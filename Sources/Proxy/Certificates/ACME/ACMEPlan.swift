@@ -21,6 +21,13 @@ package struct ACMEChallenge: Hashable, Sendable {
     package var token: String
     package var keyAuthorization: String
 
+    package init(type: ACMEChallengeType, name: DomainPattern, token: String, keyAuthorization: String) {
+        self.type = type
+        self.name = name
+        self.token = token
+        self.keyAuthorization = keyAuthorization
+    }
+
     /// RFC 8555 §8.3: the path at which plain HTTP answers with the key authorization.
     package var httpPath: String { "/.well-known/acme-challenge/" + token }
     /// RFC 8555 §8.4.

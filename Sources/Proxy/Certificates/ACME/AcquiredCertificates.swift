@@ -30,7 +30,7 @@ package final class AcquiredCertificates: Sendable {
     /// - Parameters:
     ///   - host: normalised.
     ///   - domain: the route that the host belongs to.
-    func answer(host: String, domain: DomainPattern) -> Answer {
+    package func answer(host: String, domain: DomainPattern) -> Answer {
         state.withLock { state in
             if let certificate = state.byName[domain] ?? state.byName.value(for: host)?.value, certificate.covers(host) {
                 return .show(certificate)
@@ -43,7 +43,7 @@ package final class AcquiredCertificates: Sendable {
     }
 
     /// The certificate as soon as it is there. Fails if it does not come in time, or too many wait.
-    func certificate(for domain: DomainPattern, on loop: any EventLoop) -> EventLoopFuture<ServedCertificate> {
+    package func certificate(for domain: DomainPattern, on loop: any EventLoop) -> EventLoopFuture<ServedCertificate> {
         let promise = loop.makePromise(of: ServedCertificate.self)
         let number: UInt64? = state.withLock { state in
             if let certificate = state.byName[domain] {

@@ -47,6 +47,7 @@ package actor AutomaticCertificates {
     private var running: [DomainPattern: Task<Void, Never>] = [:]
     private var alarm: Scheduled<Void>?
     private let loop: any EventLoop
+    private var nextMissed = Date.distantPast
     private var isStopped = false
     private var generation = 0
     private(set) var counts = Counts()
@@ -192,6 +193,7 @@ package actor AutomaticCertificates {
         guard !isStopped else { return }
         let now = clock()
         saveUnsaved()
+        tellMissed(now)
         var next = now + Self.longestSleep
         // Names without a certificate first.
         let order = entries.keys.sorted {
@@ -220,6 +222,16 @@ package actor AutomaticCertificates {
         alarm = loop.scheduleTask(in: .milliseconds(Int64(delay * 1_000))) { [weak self] in
             guard let self else { return }
             Task { await self.advance() }
+        }
+    }
+
+    /// Handshakes that found no certificate, at most one line a minute for each name.
+    private func tellMissed(_ now: Date) {
+        guard now >= nextMissed || nextMissed > now + Self.longestSleep else { return }
+        nextMissed = now + Self.longestSleep
+        for (domain, count) in acquired.takeMissed() {
+            let reason = entries[domain]?.obstacle ?? record.names[domain.name]?.schedule.lastFailure ?? "it is not there yet"
+            logger.warning("Certificate not found \(domain)", metadata: ["handshakes": .stringConvertible(count), "reason": "\(reason)"])
         }
     }
 

@@ -1,7 +1,7 @@
 /// Every certificate of a gateway, as `kakuremichi certs list` and `status` show it.
 package struct CertificateList: Codable, Sendable, Equatable {
     package struct Entry: Codable, Sendable, Equatable {
-        package enum State: String, Codable, Sendable {
+        package enum State: String, Codable, CaseIterable, Sendable {
             /// Served, and not due yet.
             case valid
             /// Served; its successor is being ordered or was tried in vain.

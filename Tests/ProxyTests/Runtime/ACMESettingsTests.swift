@@ -1,0 +1,118 @@
+import Proxy
+import Testing
+
+@Suite struct ACMESettingsTests {
+    private static let thumbprint = String(repeating: "a", count: 43)
+
+    private func load(
+        _ flags: [String: [String]] = [:], environment: [String: String] = [:], toml: String? = nil, files: [String: String] = [:]
+    ) -> (acme: ACMESettings?, faults: [String], warnings: [String]) {
+        var flags = flags
+        var files = files
+        if let toml {
+            flags["config"] = ["gateway.toml"]
+            files["gateway.toml"] = "state = '/s'\n[wireguard]\nconfig = 'g.conf'\n[[tunnel]]\ndomain='a.b'\nagent='10.1.0.2'\n" + toml
+        } else {
+            flags.merge(["wg": ["g.conf"], "route": ["app.example.com=10.1.0.2"], "state": ["/s"]]) { first, _ in first }
+        }
+        let input = Fixture.input(flags, environment: environment.merging(["HOME": "/h"]) { first, _ in first }, files: files)
+        let (configuration, faults, warnings) = Fixture.gateway(input)
+        return (configuration?.acme, faults, warnings)
+    }
+
+    @Test("an address alone is Let's Encrypt, with its staging directory for retries")
+    func address() throws {
+        for (flags, environment) in [
+            (["acme-email": ["me@example.org"]], [:]), ([:], ["ACME_EMAIL": "me@example.org"]),
+        ] as [([String: [String]], [String: String])] {
+            let acme = try #require(load(flags, environment: environment).acme)
+            #expect(acme.email == "me@example.org" && acme.cacheDirectory == "/s/certificates")
+            #expect(acme.authorities.map(\.directory.text) == ["https://acme-v02.api.letsencrypt.org/directory"])
+            #expect(acme.authorities[0].rehearsal?.text == "https://acme-staging-v02.api.letsencrypt.org/directory")
+            #expect(acme.challenges == [.tlsALPN01, .http01])
+        }
+        let staging = try #require(
+            load(environment: ["ACME_EMAIL": "me@example.org", "ACME_STAGING": "true", "ACME_CACHE_DIR": "/c"]).acme)
+        #expect(staging.authorities.map(\.directory.text) == ["https://acme-staging-v02.api.letsencrypt.org/directory"])
+        #expect(staging.cacheDirectory == "/c")
+        #expect(load().acme == nil)
+        #expect(load(environment: ["ACME_EMAIL": ""]).acme == nil)
+    }
+
+    @Test(
+        "the placeholder of the original is refused, and so is what is no address",
+        arguments: [
+            "admin@example.com", "Admin@Example.com", "me", "me@", "@example.org", "me@localhost", "a@b@c.d", "me@example.org,x@y.z",
+            "a b@c.d",
+        ])
+    func noAddress(text: String) {
+        #expect(load(["acme-email": [text]]).faults.count == 1)
+        #expect(load(environment: ["ACME_EMAIL": text]).faults.first?.contains("ACME_EMAIL") == true)
+    }
+
+    @Test("other authorities by name or URL, in order, with accounts of their customers")
+    func authorities() throws {
+        let files = ["eab": "  c2VjcmV0LWhtYWMta2V5\n", "bad": "!!"]
+        let flags = [
+            "acme-directory": ["https://ca.example.com/dir"], "acme-ca-file": ["/ca.pem"], "acme-eab-key-id": ["kid"],
+            "acme-eab-key-file": ["eab"],
+        ]
+        let one = try #require(load(flags, files: files).acme)
+        #expect(one.email.isEmpty && one.authorities[0].trustFile == "/ca.pem" && one.authorities[0].externalAccount?.keyID == "kid")
+        #expect(one.authorities[0].rehearsal == nil)
+        let toml = """
+            [acme]
+            email = "me@example.org"
+            profile = "shortlived"
+            key-type = "rsa2048"
+            [[acme.ca]]
+            directory = "letsencrypt"
+            [[acme.ca]]
+            directory = "zerossl"
+            eab-key-id = "kid"
+            eab-key-file = "eab"
+            """
+        let two = try #require(load(toml: toml, files: files).acme)
+        #expect(two.authorities.map(\.directory.text).last == "https://acme.zerossl.com/v2/DV90")
+        #expect(two.profile == "shortlived" && two.keyKind == .rsa)
+        #expect(load(["acme-directory": ["zerossl"]]).faults.first?.contains("eab-key-id") == true)
+        #expect(load(["acme-directory": ["letsencrypt"], "acme-eab-key-id": ["kid"]]).faults.first?.contains("alone") == true)
+        #expect(
+            load(["acme-directory": ["letsencrypt"], "acme-eab-key-id": ["k"], "acme-eab-key-file": ["bad"]], files: files).faults.count
+                == 1)
+        for url in ["http://ca.example.com/dir", "ftp://x", "letsencrypts", ""] {
+            #expect(load(["acme-directory": [url]]).faults.count == 1, "\(url)")
+        }
+    }
+
+    @Test("challenges in order; unknown ones and those that nobody can answer are faults")
+    func challenges() throws {
+        #expect(try #require(load(["acme-email": ["a@b.c"], "acme-challenges": ["http-01"]]).acme).challenges == [.http01])
+        #expect(
+            try #require(load(["acme-email": ["a@b.c"]], environment: ["ACME_CHALLENGES": "http-01, tls-alpn-01"]).acme).challenges
+                == [.http01, .tlsALPN01])
+        #expect(load(["acme-email": ["a@b.c"], "acme-challenges": ["http-02"]]).faults.first?.contains("http-02") == true)
+        #expect(load(["acme-email": ["a@b.c"], "acme-challenges": ["dns-01"]]).faults.first?.contains("[acme.dns]") == true)
+        #expect(load(["acme-email": ["a@b.c"], "acme-challenges": [" ,"]]).faults.count == 1)
+    }
+
+    @Test("a cluster leaves TLS-ALPN-01 out, and five gateways of equal names are warned")
+    func cluster() throws {
+        func peers(_ count: Int) -> String {
+            let list = (1...count).map { #"{ address = "192.0.2.\#($0)", account_thumbprint = "\#(Self.thumbprint)" }"# }
+            return "[acme]\nemail = 'a@b.c'\n[cluster]\npeers = [\(list.joined(separator: ", "))]\n"
+        }
+        let two = load(toml: peers(1))
+        let acme = try #require(two.acme)
+        #expect(acme.challenges == [.http01] && acme.cluster.peers.map { "\($0.address)" } == ["192.0.2.1:80"])
+        #expect(two.warnings.isEmpty)
+        #expect(load(toml: peers(4)).warnings.first?.contains("gateway-name") == true)
+        #expect(load(toml: peers(4).replacing("[acme]", with: "[acme]\ngateway-name = 'gw1.example.org'")).warnings.isEmpty)
+        #expect(load(toml: peers(33)).faults.count == 1)
+        #expect(load(toml: peers(1).replacing(Self.thumbprint, with: "short")).faults.first?.contains("certs account") == true)
+        #expect(load(toml: peers(1).replacing("192.0.2.1", with: "gateway")).faults.count == 1)
+        #expect(load(toml: "[cluster]\npeers = [{ address = '192.0.2.1' }]\n").faults.count == 1)
+        #expect(load(toml: "[acme]\nemail = 'a@b.c'\nemails = 1\n").faults.count == 1)
+        #expect(load(toml: "[acme]\nprofile = 'x'\n").warnings.first?.contains("ACME is off") == true)
+    }
+}
