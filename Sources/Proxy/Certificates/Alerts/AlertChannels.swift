@@ -1,0 +1,41 @@
+import FoundationEssentials
+import NIOCore
+
+/// The channels of a configuration.
+package enum AlertChannels {
+    package static func make(_ settings: AlertSettings, group: any EventLoopGroup) -> [any AlertChannel] {
+        var channels: [any AlertChannel] = []
+        if let webhook = settings.webhook { channels.append(WebhookAlert(webhook, group: group)) }
+        if let mail = settings.mail { channels.append(MailAlert(mail, group: group)) }
+        return channels
+    }
+
+    /// What became of a test.
+    package struct TestResult: Sendable, Equatable {
+        package var channel: AlertChannelKind
+        /// Nil if it was sent.
+        package var fault: AlertFault?
+        package var receipt = AlertReceipt()
+    }
+
+    /// Sends an alert of event `test` by every channel, once, all at the same time. Returns when all are done, a minute later at most.
+    package static func sendTest(_ settings: AlertSettings, group: any EventLoopGroup) async -> [TestResult] {
+        await sendTest(make(settings, group: group))
+    }
+
+    package static func sendTest(_ channels: [any AlertChannel]) async -> [TestResult] {
+        let notice = AlertNotice(CertificateAlert(.test, name: "test"), time: Date())
+        let results = await withTaskGroup(of: TestResult.self) { group in
+            for channel in channels {
+                group.addTask {
+                    var result = TestResult(channel: channel.kind)
+                    do throws(AlertFault) { result.receipt = try await channel.send(notice) } catch { result.fault = error }
+                    await channel.shutdown()
+                    return result
+                }
+            }
+            return await group.reduce(into: []) { $0.append($1) }
+        }
+        return AlertChannelKind.allCases.compactMap { kind in results.first { $0.channel == kind } }
+    }
+}
