@@ -9,7 +9,7 @@ import Musl
 /// A way to tell somebody. One call is one attempt.
 package protocol AlertChannel: Sendable {
     var kind: AlertChannelKind { get }
-    func send(_ notice: AlertNotice) async throws(AlertFault) -> AlertReceipt
+    func send(_ notice: AlertNotice) async -> Result<AlertReceipt, AlertFault>
     /// Before the last reference goes.
     func shutdown() async
 }
@@ -40,7 +40,7 @@ package struct AlertFault: Error, Equatable, CustomStringConvertible {
     package var description: String { reason }
 
     /// With all that is kept of a program's output.
-    static let limit = 4_500
+    static let limit = 500 + HookProcess.maximumOutput
 }
 
 /// An alert on its way: the same for every channel and every attempt.

@@ -6,6 +6,7 @@ package enum AlertChannels {
     package static func make(_ settings: AlertSettings, group: any EventLoopGroup) -> [any AlertChannel] {
         var channels: [any AlertChannel] = []
         if let webhook = settings.webhook { channels.append(WebhookAlert(webhook, group: group)) }
+        if let program = settings.exec { channels.append(ExecAlert(program: program)) }
         if let mail = settings.mail { channels.append(MailAlert(mail, group: group)) }
         return channels
     }
@@ -15,7 +16,13 @@ package enum AlertChannels {
         package var channel: AlertChannelKind
         /// Nil if it was sent.
         package var fault: AlertFault?
-        package var receipt = AlertReceipt()
+        package var receipt: AlertReceipt
+
+        package init(channel: AlertChannelKind, fault: AlertFault? = nil, receipt: AlertReceipt = AlertReceipt()) {
+            self.channel = channel
+            self.fault = fault
+            self.receipt = receipt
+        }
     }
 
     /// Sends an alert of event `test` by every channel, once, all at the same time. Returns when all are done, a minute later at most.
@@ -28,10 +35,12 @@ package enum AlertChannels {
         let results = await withTaskGroup(of: TestResult.self) { group in
             for channel in channels {
                 group.addTask {
-                    var result = TestResult(channel: channel.kind)
-                    do throws(AlertFault) { result.receipt = try await channel.send(notice) } catch { result.fault = error }
+                    let outcome = await channel.send(notice)
                     await channel.shutdown()
-                    return result
+                    return switch outcome {
+                    case .success(let receipt): TestResult(channel: channel.kind, receipt: receipt)
+                    case .failure(let fault): TestResult(channel: channel.kind, fault: fault)
+                    }
                 }
             }
             return await group.reduce(into: []) { $0.append($1) }

@@ -61,8 +61,8 @@ actor AlertQueue {
     private func deliver(_ notice: AlertNotice) async {
         var attempt = 0
         while true {
-            do throws(AlertFault) {
-                let receipt = try await channel.send(notice)
+            switch await channel.send(notice) {
+            case .success(let receipt):
                 counters.count(channel.kind, .sent)
                 let output: Logger.Metadata = receipt.output.isEmpty ? [:] : ["output": "\(receipt.output)"]
                 logger.info("Alert sent", metadata: metadata(notice).merging(output) { $1 })
@@ -71,7 +71,7 @@ actor AlertQueue {
                     logger.warning("Alert refused for some recipients", metadata: metadata(notice).merging(refused) { $1 })
                 }
                 return
-            } catch {
+            case .failure(let error):
                 let all = metadata(notice).merging(["error": "\(error)", "attempt": "\(attempt + 1)"]) { $1 }
                 guard attempt < delays.count, !isClosing, !Task.isCancelled else {
                     counters.count(channel.kind, .failed)

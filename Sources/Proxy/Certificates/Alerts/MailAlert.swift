@@ -24,14 +24,22 @@ package struct MailAlert: AlertChannel {
 
     package var kind: AlertChannelKind { .mail }
 
-    package func send(_ notice: AlertNotice) async throws(AlertFault) -> AlertReceipt {
-        var credentials: SMTPSession.Credentials?
-        if let username = settings.username, let file = settings.passwordFile {
-            credentials = .init(username: username, password: try AlertSecret.read(file))
-        }
+    package func send(_ notice: AlertNotice) async -> Result<AlertReceipt, AlertFault> {
         let message = MailMessage(notice, from: settings.from, to: settings.to)
-        let refused = try await deliver(message, credentials, tls: try tls(), host: notice.host)
-        return AlertReceipt(refused: refused.map(\.text))
+        let credentials: SMTPSession.Credentials?
+        let tls: NIOSSLContext?
+        do throws(AlertFault) {
+            credentials = try self.credentials()
+            tls = try self.tls()
+        } catch {
+            return .failure(error)
+        }
+        return await deliver(message, credentials, tls: tls, host: notice.host)
+    }
+
+    private func credentials() throws(AlertFault) -> SMTPSession.Credentials? {
+        guard let username = settings.username, let file = settings.passwordFile else { return nil }
+        return .init(username: username, password: try AlertSecret.read(file))
     }
 
     private func tls() throws(AlertFault) -> NIOSSLContext? {
@@ -48,7 +56,7 @@ package struct MailAlert: AlertChannel {
 
     private func deliver(
         _ message: MailMessage, _ credentials: SMTPSession.Credentials?, tls: NIOSSLContext?, host: String
-    ) async throws(AlertFault) -> [MailAddress] {
+    ) async -> Result<AlertReceipt, AlertFault> {
         let outcome = loop.makePromise(of: [MailAddress].self)
         let (settings, limit) = (settings, limit)
         let deadline = loop.scheduleTask(in: limit) {
@@ -70,13 +78,14 @@ package struct MailAlert: AlertChannel {
         }
         defer { deadline.cancel() }
         do {
-            return try await withTaskCancellationHandler {
+            let refused = try await withTaskCancellationHandler {
                 try await outcome.futureResult.get()
             } onCancel: {
                 outcome.fail(AlertFault("it was cancelled"))
             }
+            return .success(AlertReceipt(refused: refused.map(\.text)))
         } catch {
-            throw AlertFault("\(settings.server): \(error)")
+            return .failure(AlertFault("\(settings.server): \(error)"))
         }
     }
 

@@ -32,7 +32,21 @@ package struct WebhookAlert: AlertChannel {
 
     package func shutdown() async { try? await http.shutdown() }
 
-    package func send(_ notice: AlertNotice) async throws(AlertFault) -> AlertReceipt {
+    package func send(_ notice: AlertNotice) async -> Result<AlertReceipt, AlertFault> {
+        let request: HTTPClientRequest
+        do throws(AlertFault) { request = try self.request(notice) } catch { return .failure(error) }
+        let status: UInt
+        do {
+            status = try await http.execute(request, timeout: limit).status.code
+        } catch {
+            return .failure(AlertFault("\(settings.url.host): \(reason(error))"))
+        }
+        if (200...299).contains(status) { return .success(AlertReceipt()) }
+        let advice = (300...399).contains(status) ? ", and redirects are not followed" : ""
+        return .failure(AlertFault("\(settings.url.host) answered with status \(status)\(advice)"))
+    }
+
+    private func request(_ notice: AlertNotice) throws(AlertFault) -> HTTPClientRequest {
         var request = HTTPClientRequest(url: settings.url.secretText)
         request.method = .POST
         request.headers.add(name: "User-Agent", value: userAgent)
@@ -43,20 +57,10 @@ package struct WebhookAlert: AlertChannel {
             request.headers.add(name: "Authorization", value: "Bearer \(token)")
         }
         request.body = .bytes(ByteBuffer(bytes: body(notice)))
-        let status: UInt
-        do {
-            status = try await http.execute(request, timeout: limit).status.code
-        } catch {
-            throw AlertFault("\(settings.url.host): \(reason(error))")
-        }
-        guard (200...299).contains(status) else {
-            let advice = (300...399).contains(status) ? ", and redirects are not followed" : ""
-            throw AlertFault("\(settings.url.host) answered with status \(status)\(advice)")
-        }
-        return AlertReceipt()
+        return request
     }
 
-    private func body(_ notice: AlertNotice) -> [UInt8] {
+    package func body(_ notice: AlertNotice) -> [UInt8] {
         switch settings.format {
         case .json: return notice.json
         case .slack:

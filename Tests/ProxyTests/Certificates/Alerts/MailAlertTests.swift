@@ -33,8 +33,7 @@ import Testing
         let mail = MailAlert(
             try settings(stub, security, to: to, authenticates: authenticates), trustFile: trustFile,
             group: MultiThreadedEventLoopGroup.singleton, limit: limit)
-        let result: Result<AlertReceipt, AlertFault>
-        do throws(AlertFault) { result = .success(try await mail.send(notice)) } catch { result = .failure(error) }
+        let result = await mail.send(notice)
         if case .success = result {
             while stub.seen.withLockedValue({ $0.lines.last != "QUIT" }) { await Task.yield() }
         }
@@ -151,17 +150,15 @@ import Testing
         let stub = try await SMTPStub(.init(stallsBehind: "EHLO"))
         let settings = try settings(stub, .none)
         let mail = MailAlert(settings, group: MultiThreadedEventLoopGroup.singleton)
-        let task = Task { try await mail.send(notice) }
+        let task = Task { await mail.send(notice) }
         while stub.seen.withLockedValue({ $0.lines.isEmpty }) { await Task.yield() }
         task.cancel()
-        await #expect(throws: AlertFault("\(stub.address): it was cancelled")) { try await task.value }
+        #expect(await task.value == .failure(AlertFault("\(stub.address): it was cancelled")))
         try await stub.close()
-        await #expect(throws: AlertFault.self) { try await mail.send(notice) }
+        #expect(await mail.send(notice).failure != nil)
         var other = settings
         other.passwordFile = directory.file("gone")
-        let fault = await #expect(throws: AlertFault.self) {
-            try await MailAlert(other, group: MultiThreadedEventLoopGroup.singleton).send(notice)
-        }
+        let fault = await MailAlert(other, group: MultiThreadedEventLoopGroup.singleton).send(notice).failure
         #expect(fault?.reason.contains("gone: cannot be read") == true)
     }
 }
