@@ -60,7 +60,9 @@ final class FakeChannel: AlertChannel {
     var events: [CertificateAlert.Event] { sent.withLockedValue { $0.map(\.alert.event) } }
 }
 
-/// Yields until it is so; the suite's time limit ends it.
+/// Looks until it is so; the suite's time limit ends it.
 func eventually(_ condition: () -> Bool) async {
-    while !condition() { await Task.yield() }
+    while !condition() {
+        try? await MultiThreadedEventLoopGroup.singleton.next().scheduleTask(in: .milliseconds(2)) {}.futureResult.get()
+    }
 }

@@ -35,7 +35,7 @@ import Testing
             group: MultiThreadedEventLoopGroup.singleton, limit: limit)
         let result = await mail.send(notice)
         if case .success = result {
-            while stub.seen.withLockedValue({ $0.lines.last != "QUIT" }) { await Task.yield() }
+            await eventually { stub.seen.withLockedValue { $0.lines.last == "QUIT" } }
         }
         try await stub.close()
         return (result, stub.seen.withLockedValue { $0 })
@@ -151,7 +151,7 @@ import Testing
         let settings = try settings(stub, .none)
         let mail = MailAlert(settings, group: MultiThreadedEventLoopGroup.singleton)
         let task = Task { await mail.send(notice) }
-        while stub.seen.withLockedValue({ $0.lines.isEmpty }) { await Task.yield() }
+        await eventually { stub.seen.withLockedValue { !$0.lines.isEmpty } }
         task.cancel()
         #expect(await task.value == .failure(AlertFault("\(stub.address): it was cancelled")))
         try await stub.close()

@@ -61,8 +61,9 @@ import Testing
         #expect(try await send(to: stub.url + "/sEcReT/500")?.reason == "\(host) answered with status 500")
         let other = try await send(to: stub.url + "/sEcReT/bye")?.reason ?? ""
         #expect(other.hasPrefix("\(host): ") && !other.contains("sEcReT"))
+        let url = stub.url
         try await stub.close()
-        let closed = try await send(to: stub.url + "/sEcReT", limit: .milliseconds(500))?.reason ?? ""
+        let closed = try await send(to: url + "/sEcReT", limit: .milliseconds(500))?.reason ?? ""
         #expect(closed.hasPrefix("\(host): ") && !closed.contains("sEcReT"))
     }
 
