@@ -28,6 +28,8 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
     case http2fields
     /// Documents of an ACME server, alone and as the answers to an order.
     case acme
+    /// Answers of a mail server, alone and to the submission of a mail.
+    case smtp
 
     public func run(_ bytes: [UInt8]) {
         switch self {
@@ -46,6 +48,7 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
         case .http1: HTTP1Script(bytes).run()
         case .http2fields: HTTP2FieldsScript(bytes).run()
         case .acme: ACMEScript(bytes).run()
+        case .smtp: SMTPScript(bytes).run()
         }
     }
 
