@@ -17,7 +17,7 @@ struct CertsCommand: AsyncParsableCommand {
             """,
         subcommands: [
             CertsListCommand.self, CertsShowCommand.self, CertsRenewCommand.self, CertsRevokeCommand.self, CertsExportCommand.self,
-            CertsImportCommand.self, CertsAccountCommand.self, CertsRollOverCommand.self, CertsTrustCommand.self,
+            CertsImportCommand.self, CertsAccountCommand.self, CertsRollOverCommand.self, CertsTrustCommand.self, CertsTestAlertCommand.self,
         ])
 }
 
@@ -286,5 +286,27 @@ struct CertsTrustCommand: AsyncParsableCommand {
 
             It is made anew when a domain is added that it may not vouch for; trust the new file then.
             """)
+    }
+}
+
+struct CertsTestAlertCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "test-alert", abstract: "Sends an alert by every way that [alerts] names, and says how it went.")
+
+    @Option(help: ArgumentHelp("The configuration, TOML. (default: gateway.toml)", valueName: "file"))
+    var config: String?
+
+    func run() async throws {
+        let (settings, report) = AlertSettings.load(.process(flags: config.map { ["config": [$0]] } ?? [:]))
+        let errors = LineOutput(descriptor: STDERR_FILENO)
+        for warning in report.warnings { errors.write("warning: \(warning)\n") }
+        for fault in report.faults { errors.write("error: \(fault)\n") }
+        guard report.faults.isEmpty else { throw ExitCode(1) }
+        guard !settings.isEmpty else { throw CommandFailure("there is no [alerts] in the configuration: nobody is told of anything") }
+        let results = await AlertChannels.sendTest(settings, group: MultiThreadedEventLoopGroup.singleton)
+        for result in results {
+            print("\(result.channel): \(result.fault.map { "failed: \($0)" } ?? "sent")")
+        }
+        if results.contains(where: { $0.fault != nil }) { throw ExitCode(1) }
     }
 }

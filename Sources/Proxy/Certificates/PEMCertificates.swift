@@ -26,6 +26,7 @@ package struct ServedCertificate: Sendable {
     package let context: NIOSSLContext
     /// What it covers.
     package let names: [DomainPattern]
+    package let notValidBefore: Date
     package let notValidAfter: Date
     /// How it is named in status and messages: its file, or `internal CA`.
     package let source: String
@@ -98,7 +99,7 @@ package struct PEMCertificates: Sendable {
         } else if leaf.notValidBefore > now {
             warnings.append("\(path): not valid before \(leaf.notValidBefore.formatted(.iso8601)). Check this machine's clock.")
         }
-        return ServedCertificate(context: context, names: names, notValidAfter: leaf.notValidAfter, source: path)
+        return ServedCertificate(context: context, names: names, notValidBefore: leaf.notValidBefore, notValidAfter: leaf.notValidAfter, source: path)
     }
 
     /// DNS names, or the common name of a certificate without any (which the RFCs no longer allow).
@@ -127,6 +128,7 @@ extension ServedCertificate {
             throw .library("\(error)")
         }
         names = [domain]
+        notValidBefore = leaf.certificate.notValidBefore
         notValidAfter = leaf.certificate.notValidAfter
         source = "internal CA"
     }

@@ -1,6 +1,7 @@
 extension MetricsText {
     /// What ACME does. Labels are domains of routes, and our own words.
     mutating func add(_ certificates: GatewayCertificates) async {
+        add(alerts: certificates.alertCounters)
         guard let automatic = certificates.automatic else { return }
         let list = await automatic.list
         let counts = await automatic.counts

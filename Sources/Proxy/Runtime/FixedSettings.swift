@@ -5,6 +5,7 @@ package enum FixedSettings {
             ("https", old.https == new.https), ("http", old.http == new.http),
             ("public-https-port", old.publicHTTPSPort == new.publicHTTPSPort), ("access-log", old.accessLog == new.accessLog),
             ("limits", old.limits.proxy == new.limits.proxy), ("acme, cluster", old.acme == new.acme),
+            ("alerts", old.alerts == new.alerts),
         ]) + differences(old.interface, new.interface) + differences(old.common, new.common)
     }
 

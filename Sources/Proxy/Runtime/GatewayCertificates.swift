@@ -1,5 +1,6 @@
 import FoundationEssentials
 import Logging
+import NIOConcurrencyHelpers
 import NIOCore
 import NIOPosix
 import NIOWireGuard
@@ -11,9 +12,13 @@ package final class GatewayCertificates: Sendable {
     /// Answers validations by HTTP-01; nil without ACME.
     package let cluster: GatewayCluster?
     package let acquired: AcquiredCertificates?
+    private let watcher: ExpiryWatcher
+    private let looks = NIOLockedValueBox<RepeatedTask?>(nil)
 
     init(_ configuration: GatewayConfiguration, stateDirectory: String, logger: Logger) throws {
         let group = MultiThreadedEventLoopGroup.singleton
+        watcher = ExpiryWatcher(
+            settings: configuration.alerts, file: stateDirectory + "/alerts.json", group: group, logger: logger)
         let acquired = configuration.acme.map { _ in AcquiredCertificates() }
         let board = ChallengeBoard()
         var front = TLSFrontConfiguration(
@@ -52,10 +57,34 @@ package final class GatewayCertificates: Sendable {
         await automatic?.update(domains: routes.map { ($0.domain, $0.enabled) }, generation: generation)
     }
 
+    /// Looks at all certificates once a minute, for alerts.
+    func watch() {
+        looks.withLockedValue {
+            $0 = MultiThreadedEventLoopGroup.singleton.next().scheduleRepeatedTask(initialDelay: .seconds(5), delay: Self.watchInterval) { _ in
+                Task { await self.look() }
+            }
+        }
+    }
+
+    private func look() async {
+        let entries = await automatic?.watched ?? []
+        let files = selector.files.map { file in
+            WatchedCertificate(
+                name: file.source, notBefore: file.notValidBefore, notAfter: file.notValidAfter, isOverdue: false, lastFailure: nil)
+        }
+        await watcher.check(certificates: entries + files, missing: await automatic?.missing ?? [])
+    }
+
+    var alertCounters: AlertCounters { watcher.counters }
+
     func stop() async {
+        looks.withLockedValue { $0?.cancel() }
+        await watcher.shutdown()
         await automatic?.stop()
         await cluster?.shutdown()
     }
+
+    private static let watchInterval = TimeAmount.minutes(1)
 
     /// An operator who comes from another program may have certificates already.
     private static func nameForeignCaches(besides directory: String, logger: Logger) {

@@ -19,9 +19,11 @@ package struct GatewayConfiguration: Sendable {
     package var accessLog: String?
     /// Nil if certificates do not come by themselves.
     package var acme: ACMESettings?
+    /// Who is told of certificates that end or are missing.
+    package var alerts = AlertSettings()
 
     static let keys = [
-        "https", "http", "public-https-port", "trusted-proxies", "access-log", "tunnel", "certificate", "limits", "acme", "cluster",
+        "https", "http", "public-https-port", "trusted-proxies", "access-log", "tunnel", "certificate", "limits", "acme", "cluster", "alerts",
     ]
     private static let certificateKeys = ["cert", "key", "domains"]
 
@@ -54,13 +56,14 @@ package struct GatewayConfiguration: Sendable {
             reader.fault(ConfigurationFault(.builtIn, key: "http", "\(endpoint) is also in https", fix: "give each its own port"))
         }
         let acme = reader.acme(stateDirectory: common.stateDirectory)
+        let alerts = reader.alerts()
         if let acme { warnOfListeners(&reader, acme, https: https, http: http) }
         guard reader.report.faults.isEmpty, let interface else { return (nil, reader.report) }
         let configuration = GatewayConfiguration(
             common: common, interface: interface, routes: routes, https: https, http: http,
             publicHTTPSPort: publicPort ?? https.first?.port ?? 443,
             certificates: certificates, limits: limits, trustedProxies: trustedProxies, accessLog: accessLog,
-            acme: acme)
+            acme: acme, alerts: alerts)
         return (configuration, reader.report)
     }
 

@@ -33,10 +33,23 @@ extension AutomaticCertificates {
     }
 
     /// Names that should have a certificate and have none, since when, and why.
-    package var missing: [(name: String, since: Date, lastFailure: String?)] {
+    package var missing: [MissingCertificate] {
         entries.compactMap { domain, entry in
             guard entry.stored == nil, entry.isWanted, !coversByFile(domain) else { return nil }
-            return (domain.name, entry.since, entry.obstacle ?? record.names[domain.name]?.schedule.lastFailure)
+            return MissingCertificate(
+                name: domain.name, since: entry.since,
+                lastFailure: entry.obstacle ?? record.names[domain.name]?.schedule.lastFailure)
+        }
+    }
+
+    /// Those that are served, for alerts.
+    package var watched: [WatchedCertificate] {
+        let now = clock()
+        return entries.compactMap { domain, entry in
+            guard let stored = entry.stored, !coversByFile(domain), let schedule = record.names[domain.name]?.schedule else { return nil }
+            return WatchedCertificate(
+                name: domain.name, notBefore: stored.notValidBefore, notAfter: stored.notValidAfter,
+                isOverdue: entry.isWanted && schedule.isOverdue(now: now), lastFailure: schedule.lastFailure)
         }
     }
 
