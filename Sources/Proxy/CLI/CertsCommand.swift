@@ -17,7 +17,8 @@ struct CertsCommand: AsyncParsableCommand {
             """,
         subcommands: [
             CertsListCommand.self, CertsShowCommand.self, CertsRenewCommand.self, CertsRevokeCommand.self, CertsExportCommand.self,
-            CertsImportCommand.self, CertsAccountCommand.self, CertsRollOverCommand.self, CertsTrustCommand.self, CertsTestAlertCommand.self,
+            CertsImportCommand.self, CertsAccountCommand.self, CertsRollOverCommand.self, CertsTrustCommand.self,
+            CertsTestAlertCommand.self,
         ])
 }
 

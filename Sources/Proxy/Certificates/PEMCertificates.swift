@@ -99,7 +99,8 @@ package struct PEMCertificates: Sendable {
         } else if leaf.notValidBefore > now {
             warnings.append("\(path): not valid before \(leaf.notValidBefore.formatted(.iso8601)). Check this machine's clock.")
         }
-        return ServedCertificate(context: context, names: names, notValidBefore: leaf.notValidBefore, notValidAfter: leaf.notValidAfter, source: path)
+        return ServedCertificate(
+            context: context, names: names, notValidBefore: leaf.notValidBefore, notValidAfter: leaf.notValidAfter, source: path)
     }
 
     /// DNS names, or the common name of a certificate without any (which the RFCs no longer allow).

@@ -60,7 +60,8 @@ package final class GatewayCertificates: Sendable {
     /// Looks at all certificates once a minute, for alerts.
     func watch() {
         looks.withLockedValue {
-            $0 = MultiThreadedEventLoopGroup.singleton.next().scheduleRepeatedTask(initialDelay: .seconds(5), delay: Self.watchInterval) { _ in
+            $0 = MultiThreadedEventLoopGroup.singleton.next().scheduleRepeatedTask(initialDelay: .seconds(5), delay: Self.watchInterval) {
+                _ in
                 Task { await self.look() }
             }
         }

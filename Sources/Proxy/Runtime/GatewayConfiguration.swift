@@ -23,7 +23,8 @@ package struct GatewayConfiguration: Sendable {
     package var alerts = AlertSettings()
 
     static let keys = [
-        "https", "http", "public-https-port", "trusted-proxies", "access-log", "tunnel", "certificate", "limits", "acme", "cluster", "alerts",
+        "https", "http", "public-https-port", "trusted-proxies", "access-log", "tunnel", "certificate", "limits", "acme", "cluster",
+        "alerts",
     ]
     private static let certificateKeys = ["cert", "key", "domains"]
 

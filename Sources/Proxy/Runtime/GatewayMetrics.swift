@@ -42,7 +42,8 @@ package struct GatewayMetrics: Sendable {
         }
         text.family(
             "kakuremichi_certificate_expiry_timestamp_seconds", .gauge,
-            "When a certificate ends, in seconds since 1970: those of ACME by domain, the configured ones by file, or the root of the internal CA.")
+            "When a certificate ends, in seconds since 1970: those of ACME by domain, the configured ones by file, or the root of the internal CA."
+        )
         for (source, end) in selector.expiries {
             text.sample(
                 "kakuremichi_certificate_expiry_timestamp_seconds", [("source", source)], UInt64(max(0, end.timeIntervalSince1970)))

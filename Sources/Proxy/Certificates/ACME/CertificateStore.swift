@@ -200,7 +200,8 @@ package struct StoredCertificate: Sendable {
     package func served(applicationProtocols: [String], source: String) throws(CertificateFileError) -> ServedCertificate {
         do {
             let context = try ServedCertificate.makeContext(chain: chain, key: key, applicationProtocols: applicationProtocols)
-            return ServedCertificate(context: context, names: names, notValidBefore: notValidBefore, notValidAfter: notValidAfter, source: source)
+            return ServedCertificate(
+                context: context, names: names, notValidBefore: notValidBefore, notValidAfter: notValidAfter, source: source)
         } catch {
             throw .library("\(error)")
         }
