@@ -127,6 +127,13 @@ package struct DNSMessage: Equatable, Sendable {
         guard reader.isAtEnd else { return nil }
     }
 
+    /// Number and flags alone, of a message that may be cut off.
+    init?(header bytes: [UInt8]) {
+        var reader = DNSReader(bytes)
+        guard bytes.count >= 12, let id = reader.uint16(), let flags = reader.uint16() else { return nil }
+        self.init(id: id, flags: flags)
+    }
+
     private static func record(_ reader: inout DNSReader) -> Record? {
         guard let name = reader.name(), let type = reader.uint16(), let `class` = reader.uint16(), let timeToLive = reader.uint32(),
             let length = reader.uint16(), let end = reader.end(of: Int(length))

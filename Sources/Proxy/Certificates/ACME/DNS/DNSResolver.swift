@@ -64,15 +64,17 @@ package struct DNSResolver: Sendable {
         let bytes = query.encode()
         for way in [DNSTransport.Way.udp, .tcp] {
             let answer = try await transport.ask(bytes, server, by: way, limit: limit) { Self.isAnswer($0, to: query) }
-            guard let message = DNSMessage(answer) else { throw DNSFault("\(server): the answer is not understood") }
+            guard let message = DNSMessage(answer) else { continue }
             if !message.isTruncated || way == .tcp { return message }
         }
         throw DNSFault("\(server): no whole answer")
     }
 
-    /// RFC 5452 §9.1. A truncated one may end within a record, so that its header alone is looked at.
+    /// RFC 5452 §9.1. Old servers cut within a record: of what is marked as cut the header alone is looked at, and TCP is next.
     private static func isAnswer(_ bytes: [UInt8], to query: DNSMessage) -> Bool {
-        DNSMessage(bytes)?.answers(query) ?? false
+        if let message = DNSMessage(bytes) { return message.answers(query) }
+        guard let header = DNSMessage(header: bytes) else { return false }
+        return header.isResponse && header.isTruncated && header.id == query.id
     }
 
     /// Where the record of `name` is to stand: the end of its chain of CNAMEs, with at most eight of them.

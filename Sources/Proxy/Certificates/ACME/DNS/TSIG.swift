@@ -55,7 +55,10 @@ package struct TSIGKey: Sendable {
         // RFC 8945 §5.3.2: these two come without a MAC, and so does nothing else.
         switch tsig.error {
         case 16: throw DNSFault("\(response.responseCode) (BADSIG): the server has another secret for the key \(name)")
-        case 17: throw DNSFault("\(response.responseCode) (BADKEY): the server does not know the key \(name) with \(algorithm.rawValue)")
+        case 17:
+            throw DNSFault(
+                "\(response.responseCode) (BADKEY): the server does not know the key \(name) with \(algorithm.rawValue), or allows it nothing here"
+            )
         default: break
         }
         // The message as it was before its TSIG was added.
