@@ -38,7 +38,9 @@ package struct HookProcess: Sendable {
                     }
                 }
             } catch {
-                return .failure(HookFault(path: path, problem: .notStarted("\(error)"), output: ""))
+                // The thread looks for cancellation, too, before it begins.
+                let problem = isCancelled.withLockedValue { $0 } ? HookFault.Problem.cancelled : .notStarted("\(error)")
+                return .failure(HookFault(path: path, problem: problem, output: ""))
             }
         } onCancel: {
             isCancelled.withLockedValue { $0 = true }
@@ -171,9 +173,12 @@ package struct HookProcess: Sendable {
         if isWriting { close(sink) }
         kill(-process, SIGKILL)
         var status: CInt = 0
-        while waitpid(process, &status, 0) < 0, errno == EINTR {}
+        var reaped = waitpid(process, &status, 0)
+        while reaped < 0, errno == EINTR { reaped = waitpid(process, &status, 0) }
         if isReading { _ = drain(output, &collected) }
         if let problem { throw fault(problem, collected) }
+        // Whoever started us may have had the system throw such statuses away.
+        guard reaped == process else { throw fault(.notStarted("its status is not known"), collected) }
         // WIFEXITED and its like are macros that Swift does not see.
         guard status & 0x7F == 0 else { throw fault(.killed(signal: status & 0x7F), collected) }
         guard status >> 8 & 0xFF == 0 else { throw fault(.failed(status: status >> 8 & 0xFF), collected) }
