@@ -28,6 +28,8 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
     case http2fields
     /// Documents of an ACME server, alone and as the answers to an order.
     case acme
+    /// Messages of the DNS, their signatures, and the XML of a provider of zones.
+    case dns
 
     public func run(_ bytes: [UInt8]) {
         switch self {
@@ -46,6 +48,7 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
         case .http1: HTTP1Script(bytes).run()
         case .http2fields: HTTP2FieldsScript(bytes).run()
         case .acme: ACMEScript(bytes).run()
+        case .dns: DNSScript(bytes).run()
         }
     }
 
