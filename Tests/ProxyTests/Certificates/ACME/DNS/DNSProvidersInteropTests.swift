@@ -97,6 +97,28 @@ private let environment = ProcessInfo.processInfo.environment
         }
     }
 
+    @Test(
+        "pebble issues for a name and its wildcard by records at knot", .enabled(if: environment["DNS_PEBBLE"] != nil),
+        .timeLimit(.minutes(2)))
+    func issuance() async throws {
+        let server = try Self.knot()
+        let resolver = DNSResolver(servers: [server], group: Self.group)
+        let presenter = DNSChallenge(
+            provider: try knotProvider("acme-256"), resolver: resolver,
+            propagation: DNSPropagation(resolver: resolver, limit: .seconds(20), port: server.port), logger: Logger(label: "interop"))
+        let client = try ACMEClient(trustFile: environment["DNS_PEBBLE_CA"], userAgent: "kakuremichi-test", group: Self.group)
+        let names = try ["example.com", "*.example.com"].map { try #require(DomainPattern($0)) }
+        let plan = ACMEPlan(names: names, key: .init(P256.Signing.PrivateKey()), challenges: [.dns01])
+        let session = ACMESession(directory: try ACMEURL(environment["DNS_PEBBLE"] ?? ""), key: ACMEKey())
+        var order = ACMEOrder(plan, session: session)
+        let result = await client.issue(&order, presenter: presenter)
+        await client.shutdown()
+        #expect(try result.get().chain.count >= 2)
+        let name = try #require(DNSName("_acme-challenge.example.com"))
+        let left = DNSResolver.texts(try await resolver.resolve(name, DNSType.txt), at: name)
+        #expect(left == [])
+    }
+
     private func route53Provider(_ secret: String = "testing", zone: String? = nil) throws -> Route53Provider {
         Route53Provider(
             signer: SigV4(
