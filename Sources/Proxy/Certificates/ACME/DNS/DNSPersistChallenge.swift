@@ -25,12 +25,8 @@ package struct DNSPersistChallenge: ACMEPresenter {
         do throws(DNSFault) {
             values = try await propagation.values(at: name)
         } catch {
-            throw DNSFault("\(error.reason); the record is to be: \(demand.zoneLine)")
+            throw DNSFault("is there \(demand.zoneLine)? \(error.reason)")
         }
-        do throws(DNSFault) {
-            try demand.check(values, now: now)
-        } catch {
-            throw DNSFault("\(demand.name): \(error.reason)")
-        }
+        try demand.check(values, now: now)
     }
 }

@@ -88,7 +88,7 @@ package struct DNSPersistDemand: Hashable, Sendable {
         return "\(name). IN TXT \(strings.joined(separator: " "))"
     }
 
-    /// Throws why none of the values does, each with its reason, and what to add.
+    /// Throws what to add, first, for long texts are cut, and why none of the values does, each with its reason.
     package func check(_ values: [String], now: Date) throws(DNSFault) {
         var reasons: [String] = []
         for value in values {
@@ -100,7 +100,7 @@ package struct DNSPersistDemand: Hashable, Sendable {
             }
         }
         let what = values.isEmpty ? "there is no TXT record" : "no record matches (\(reasons.prefix(4).joined(separator: "; ")))"
-        throw DNSFault("\(what); add: \(zoneLine)")
+        throw DNSFault("add \(zoneLine): \(what)")
     }
 
     private func check(_ record: DNSPersistRecord, now: Date) throws(DNSFault) {

@@ -55,7 +55,7 @@ import Testing
         #expect(try complaint("other", "ca.example;accounturi=\(Self.account)") == "")
         #expect(
             try complaint()
-                == #"there is no TXT record; add: _validation-persist.example.com. IN TXT "ca.example; accounturi=https://ca.example/acct/1""#
+                == #"add _validation-persist.example.com. IN TXT "ca.example; accounturi=https://ca.example/acct/1": there is no TXT record"#
         )
         for (value, reason) in [
             ("other.example; accounturi=\(Self.account)", "it is for other.example, not for ca.example or ca2.example"),
@@ -84,7 +84,7 @@ import Testing
         let demand = DNSPersistDemand(domain: name, issuers: ["ca.example"], accountURI: "https://ca.example/1")
         let challenge = ACMEChallenge(type: .dnsPersist01, name: name, token: "", keyAuthorization: "", persistDemand: demand)
         let text = await failureText { try await presenter.present(challenge) }
-        #expect(text == "_validation-persist.example.com: there is no TXT record; add: \(demand.zoneLine)")
+        #expect(text == "add \(demand.zoneLine): there is no TXT record")
         zone.withLockedValue { $0.records.append(StubZone.text(demand.name, "\(demand.record)")) }
         try await presenter.present(challenge)
         await presenter.withdraw(challenge)
