@@ -30,6 +30,8 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
     case acme
     /// Answers of a mail server, alone and to the submission of a mail.
     case smtp
+    /// Messages of the DNS, their signatures, and the XML of a provider of zones.
+    case dns
 
     public func run(_ bytes: [UInt8]) {
         switch self {
@@ -49,6 +51,7 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
         case .http2fields: HTTP2FieldsScript(bytes).run()
         case .acme: ACMEScript(bytes).run()
         case .smtp: SMTPScript(bytes).run()
+        case .dns: DNSScript(bytes).run()
         }
     }
 

@@ -230,7 +230,9 @@ struct CertsAccountCommand: AsyncParsableCommand {
             print("directory     \(registration.directory)")
             print("  account     \(registration.url ?? "none yet: made with the first order")")
             if let url = registration.url {
-                print("  CAA         0 issue \"CA-DOMAIN; accounturi=\(url)\"")
+                let issuer = registration.issuer ?? "CA-DOMAIN"
+                print("  CAA         example.com. CAA 0 issue \"\(issuer); accounturi=\(url)\"")
+                print("  persistent  _validation-persist.example.com. TXT \"\(issuer); accounturi=\(url)\"")
             }
         }
     }

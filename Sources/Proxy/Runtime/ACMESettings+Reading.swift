@@ -24,6 +24,12 @@ extension ConfigurationReader {
             value(setting(flag: "acme-staging", environment: "ACME_STAGING") ?? setting("staging", in: table)) {
                 setting throws(ConfigurationFault) in try setting.boolean()
             } ?? false
+        var dns: DNSProviderSettings?
+        if case .table(let table)? = table["dns"]?.kind {
+            dns = dnsProvider(in: table)
+        } else if let other = setting("dns", in: table) {
+            fault(other.fault("not a table", fix: "write [acme.dns]"))
+        }
         let isDNSConfigured = table["dns"] != nil
         guard
             let cache = value(
@@ -38,6 +44,7 @@ extension ConfigurationReader {
             email: email ?? "", authorities: authorities.isEmpty ? standardAuthority(table, isStaging: isStaging) : authorities,
             cacheDirectory: cache, challenges: challenges(table, isDNSConfigured: isDNSConfigured, cluster), cluster: cluster)
         if settings.authorities.isEmpty { return nil }
+        settings.dns = dns
         settings.profile = value(setting(flag: "acme-profile", environment: "ACME_PROFILE") ?? setting("profile", in: table)) {
             setting throws(ConfigurationFault) in
             try setting.string("a profile that the CA offers, such as shortlived")

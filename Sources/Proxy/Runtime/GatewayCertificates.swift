@@ -35,8 +35,11 @@ package final class GatewayCertificates: Sendable {
             return
         }
         Self.nameForeignCaches(besides: settings.cacheDirectory, logger: logger)
+        let dns = settings.dns.map { makeDNSChallenge($0, group: group, logger: logger) }
+        let resolver = DNSResolver.system(override: settings.dns?.resolver, group: group)
         let automatic = try AutomaticCertificates(
-            settings: settings, stateDirectory: stateDirectory, acquired: acquired, board: board,
+            settings: settings, stateDirectory: stateDirectory, acquired: acquired, board: board, dns: dns,
+            persistent: DNSPersistChallenge(propagation: DNSPropagation(resolver: resolver)),
             userAgent: "kakuremichi/\(KakuremichiCommand.version)", group: group, logger: logger, random: SystemEdges.random,
             isCoveredByFile: { selector.isCoveredByFile($0) })
         self.automatic = automatic

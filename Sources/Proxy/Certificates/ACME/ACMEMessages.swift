@@ -91,8 +91,25 @@ package struct ACMEChallengeObject: Decodable, Equatable, Sendable {
     package var status: Status
     package var token: String?
     package var error: ACMEProblem?
+    /// Of dns-persist-01 (draft-ietf-acme-dns-persist): the names by which the CA may be called in the record.
+    package var issuerDomainNames: [String]?
+    /// Of dns-persist-01, in some drafts: the account that is to be in the record.
+    package var accountURI: String?
+
+    private enum CodingKeys: String, CodingKey {
+        case type, url, status, token, error
+        case issuerDomainNames = "issuer-domain-names"
+        case accountURI = "accounturi"
+    }
 
     package static func read(_ body: [UInt8]) throws(ACMEFault) -> ACMEChallengeObject { try ACMEJSON.read(body) }
+
+    /// The names in their one form if all of them are such; the draft has 1 to 10 of them.
+    var usableIssuers: [String]? {
+        guard let names = issuerDomainNames, (1...10).contains(names.count) else { return nil }
+        let hosts = names.compactMap { DomainPattern.normalizedHost($0) }
+        return hosts.count == names.count ? hosts : nil
+    }
 
     /// The token if it is one: it becomes a file name and part of a path. RFC 8555 §8.3: base64url, 128 bits of entropy at least.
     package var usableToken: String? {

@@ -144,15 +144,13 @@ package struct ACMEOrder: Sendable {
     ) -> Result<Task, ACMEFailure> {
         let tried = tried[name] ?? []
         for type in plan.challenges where type.isUsable(for: name) && !tried.contains(type) {
-            guard let offer = offers.first(where: { $0.type == type.rawValue && $0.usableToken != nil }), let token = offer.usableToken,
-                offer.status == .pending || offer.status == .processing
-            else { continue }
-            let text = KeyAuthorization.text(token: token, thumbprint: session.key.thumbprint)
-            return .success(
-                Task(
-                    authorization: authorization, url: offer.url, offers: offers,
-                    challenge: ACMEChallenge(type: type, name: name, token: token, keyAuthorization: text),
-                    isAnswered: offer.status == .processing))
+            for offer in offers where offer.type == type.rawValue && (offer.status == .pending || offer.status == .processing) {
+                guard let challenge = challenge(type, for: name, offer) else { continue }
+                return .success(
+                    Task(
+                        authorization: authorization, url: offer.url, offers: offers, challenge: challenge,
+                        isAnswered: offer.status == .processing))
+            }
         }
         if let lastFailure, !tried.isEmpty { return .failure(lastFailure) }
         let types = offers.map(\.type).joined(separator: ", ")
@@ -161,6 +159,24 @@ package struct ACMEOrder: Sendable {
                 .challenge, .refused,
                 "no usable challenge for \(name): configured are \(plan.challenges.map(\.rawValue).joined(separator: ", ")), the CA offers \(types)"
             ))
+    }
+
+    /// Nil if the offer lacks what its type needs.
+    private func challenge(_ type: ACMEChallengeType, for name: DomainPattern, _ offer: ACMEChallengeObject) -> ACMEChallenge? {
+        switch type {
+        case .http01, .tlsALPN01, .dns01:
+            guard let token = offer.usableToken else { return nil }
+            let text = KeyAuthorization.text(token: token, thumbprint: session.key.thumbprint)
+            return ACMEChallenge(type: type, name: name, token: token, keyAuthorization: text)
+        case .dnsPersist01:
+            // The record must never speak for an account other than ours.
+            guard let issuers = offer.usableIssuers, let account = session.account?.text, offer.accountURI ?? account == account else {
+                return nil
+            }
+            return ACMEChallenge(
+                type: type, name: name, token: "", keyAuthorization: "",
+                persistDemand: DNSPersistDemand(domain: name, issuers: issuers, accountURI: account))
+        }
     }
 
     mutating func recordFailure(of challenge: ACMEChallenge, _ problem: ACMEProblem?) {

@@ -7,10 +7,17 @@ package enum ACMEChallengeType: String, Codable, CaseIterable, Sendable {
     case http01 = "http-01"
     /// RFC 8737.
     case tlsALPN01 = "tls-alpn-01"
-    /// RFC 8555 §8.4; the only one for wildcards (§7.1.3).
+    /// RFC 8555 §8.4; for wildcards too (§7.1.3).
     case dns01 = "dns-01"
+    /// draft-ietf-acme-dns-persist; for wildcards too.
+    case dnsPersist01 = "dns-persist-01"
 
-    package func isUsable(for name: DomainPattern) -> Bool { !name.isWildcard || self == .dns01 }
+    package func isUsable(for name: DomainPattern) -> Bool {
+        switch self {
+        case .http01, .tlsALPN01: !name.isWildcard
+        case .dns01, .dnsPersist01: true
+        }
+    }
 }
 
 /// What has to stand where the CA looks before it is told to look.
@@ -18,8 +25,21 @@ package struct ACMEChallenge: Hashable, Sendable {
     package var type: ACMEChallengeType
     /// As ordered: may be a wildcard.
     package var name: DomainPattern
+    /// Empty for `dnsPersist01`, as is the next.
     package var token: String
     package var keyAuthorization: String
+    /// For `dnsPersist01` alone: what the record is to say.
+    package var persistDemand: DNSPersistDemand?
+
+    package init(
+        type: ACMEChallengeType, name: DomainPattern, token: String, keyAuthorization: String, persistDemand: DNSPersistDemand? = nil
+    ) {
+        self.type = type
+        self.name = name
+        self.token = token
+        self.keyAuthorization = keyAuthorization
+        self.persistDemand = persistDemand
+    }
 
     package init(type: ACMEChallengeType, name: DomainPattern, token: String, keyAuthorization: String) {
         self.type = type

@@ -46,6 +46,8 @@ package struct ACMESettings: Sendable, Equatable {
     /// A second name in every certificate, which tells this gateway's from those of others for the same domain.
     package var gatewayName: DomainPattern?
     package var cluster: ClusterSettings
+    /// Who writes TXT records; nil without DNS-01.
+    package var dns: DNSProviderSettings?
 
     package init(
         email: String = "", authorities: [ACMEAuthority], cacheDirectory: String,

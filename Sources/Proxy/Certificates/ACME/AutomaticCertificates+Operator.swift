@@ -66,7 +66,8 @@ extension AutomaticCertificates {
             registrations: settings.authorities.map { authority in
                 let known = record.accounts[authority.directory.text]
                 return CertificateAccount.Registration(
-                    directory: authority.directory.text, url: known.flatMap { $0.thumbprint == thumbprint ? $0.url : nil })
+                    directory: authority.directory.text, url: known.flatMap { $0.thumbprint == thumbprint ? $0.url : nil },
+                    issuer: caaIdentity(authority.directory.text).map { LogText.escape($0, limit: 253) })
             })
     }
 

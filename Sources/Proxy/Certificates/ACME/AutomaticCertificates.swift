@@ -60,11 +60,13 @@ package actor AutomaticCertificates {
 
     /// - Parameters:
     ///   - directory: of the state: the record is there.
-    ///   - dns: presents DNS-01, and whatever else is DNS.
+    ///   - dns: presents DNS-01.
+    ///   - persistent: looks at records for DNS-PERSIST-01.
     ///   - isCoveredByFile: a configured certificate serves the name.
     package init(
         settings: ACMESettings, stateDirectory: String, acquired: AcquiredCertificates, board: ChallengeBoard,
         dns: (any ACMEPresenter)? = nil,
+        persistent: (any ACMEPresenter)? = nil,
         userAgent: String, group: any EventLoopGroup, logger: Logger, random: RandomSource,
         isCoveredByFile: @escaping @Sendable (DomainPattern) -> Bool = { _ in false }, clock: @escaping @Sendable () -> Date = { Date() }
     ) throws {
@@ -77,7 +79,7 @@ package actor AutomaticCertificates {
         loop = group.next()
         self.isCoveredByFile = isCoveredByFile
         store = try CertificateStore(directory: settings.cacheDirectory, logger: logger, clock: clock)
-        presenter = ChallengePresenter(board: board, store: store, dns: dns, logger: logger)
+        presenter = ChallengePresenter(board: board, store: store, dns: dns, persistent: persistent, logger: logger)
         clients = try settings.authorities.map { try ACMEClient(trustFile: $0.trustFile, userAgent: userAgent, group: group) }
         file = IssuanceFile(path: stateDirectory + "/acme.json", logger: logger)
         record = file.load(now: clock())
@@ -313,6 +315,9 @@ package actor AutomaticCertificates {
 
     /// They belong to a key that is used no more.
     func forgetSessions() { sessions = [:] }
+
+    /// How the CA calls itself in CAA records, RFC 8555 §9.7.6; nil before its directory was read.
+    func caaIdentity(_ directory: String) -> String? { sessions[directory]?.directory?.meta?.caaIdentities?.first }
 
     func coversByFile(_ domain: DomainPattern) -> Bool { isCoveredByFile(domain) }
 

@@ -61,6 +61,8 @@ package struct CertificateAccount: Codable, Sendable, Equatable {
         package var directory: String
         /// Nil if there is no account there yet.
         package var url: String?
+        /// How the CA is called in CAA and DNS-PERSIST-01 records.
+        package var issuer: String?
     }
 
     package var email: String

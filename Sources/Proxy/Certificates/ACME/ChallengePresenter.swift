@@ -8,14 +8,19 @@ package struct ChallengePresenter: ACMEPresenter {
     let board: ChallengeBoard
     /// Other processes that share the directory answer, too.
     let store: CertificateStore
-    /// DNS-01; nil without a provider.
+    /// DNS-01, nil without a provider.
     let dns: (any ACMEPresenter)?
+    /// DNS-PERSIST-01.
+    let persistent: (any ACMEPresenter)?
     let logger: Logger
 
-    package init(board: ChallengeBoard, store: CertificateStore, dns: (any ACMEPresenter)?, logger: Logger) {
+    package init(
+        board: ChallengeBoard, store: CertificateStore, dns: (any ACMEPresenter)?, persistent: (any ACMEPresenter)?, logger: Logger
+    ) {
         self.board = board
         self.store = store
         self.dns = dns
+        self.persistent = persistent
         self.logger = logger
     }
 
@@ -33,6 +38,9 @@ package struct ChallengePresenter: ACMEPresenter {
         case .dns01:
             guard let dns else { throw ACMEFault("no DNS provider is configured: write [acme.dns]") }
             try await dns.present(challenge)
+        case .dnsPersist01:
+            guard let persistent else { throw ACMEFault("nobody looks at the DNS") }
+            try await persistent.present(challenge)
         }
     }
 
@@ -45,6 +53,7 @@ package struct ChallengePresenter: ACMEPresenter {
             board.set(context: nil, for: challenge.name.name)
             await keep { try store.removeChallengeCertificate(for: challenge.name) }
         case .dns01: await dns?.withdraw(challenge)
+        case .dnsPersist01: break
         }
     }
 

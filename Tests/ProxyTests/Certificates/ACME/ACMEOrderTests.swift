@@ -96,6 +96,39 @@ private struct Trip {
         #expect(try certificate.chainPEM().hasPrefix("-----BEGIN CERTIFICATE-----"))
     }
 
+    @Test("dns-persist-01 has no token: the record names the account and the CA, for wildcards too; without it the next type is taken")
+    func persist() throws {
+        var trip = try Trip("app.example.com", "*.example.com", challenges: [.dnsPersist01, .dns01])
+        trip.ca.offered = ["dns-01", "dns-persist-01"]
+        _ = try trip.certificate()
+        let account = try #require(trip.order.session.account).text
+        #expect(trip.ca.presented.map(\.type) == [.dnsPersist01, .dnsPersist01])
+        #expect(
+            trip.ca.presented.map { $0.persistDemand?.record.description } == [
+                "ca.test; accounturi=\(account)", "ca.test; accounturi=\(account); policy=wildcard",
+            ])
+        #expect(trip.ca.presented.first?.persistDemand?.issuers == ["ca.test", "ca2.test"])
+        trip = try Trip("app.example.com", challenges: [.dnsPersist01, .dns01])
+        trip.ca.offered = ["dns-01", "dns-persist-01"]
+        trip.unpresentable = [.dnsPersist01]
+        _ = try trip.certificate()
+        #expect(trip.ca.presented.map(\.type) == [.dns01])
+    }
+
+    @Test("an offer of dns-persist-01 with no names, too many, names that are none, or another account is none")
+    func unusablePersist() throws {
+        let eleven = (0..<11).map { #""ca\#($0).test""# }.joined(separator: ",")
+        for members in [
+            #""x":1"#, #""issuer-domain-names":[]"#, #""issuer-domain-names":[\#(eleven)]"#, #""issuer-domain-names":["ca.test","a; b"]"#,
+            #""issuer-domain-names":["ca.test"],"accounturi":"https://ca.test/account/of-another""#,
+        ] {
+            var trip = try Trip("app.example.com", challenges: [.dnsPersist01])
+            trip.ca.offered = ["http-01", "dns-persist-01"]
+            trip.ca.persistMembers = members
+            #expect(try trip.failure().reason.hasPrefix("no usable challenge for app.example.com"), "\(members)")
+        }
+    }
+
     @Test("a stored account and session need neither directory nor registration again")
     func storedSession() throws {
         var trip = try Trip("app.example.com")

@@ -10,6 +10,8 @@ struct FakeCA {
     // What it does.
     var nonceRejection = 0.0
     var offered = ["http-01", "tls-alpn-01", "dns-01"]
+    /// What a challenge of dns-persist-01 has beside its type.
+    var persistMembers = #""issuer-domain-names":["CA.test","ca2.test."]"#
     var failingTypes: Set<String> = []
     var validNames: Set<String> = []
     /// Answers "pending" or "processing" so often before there is a decision.
@@ -214,7 +216,7 @@ struct FakeCA {
                 isChosen && item.status == "invalid" ? #","error":{"type":"urn:ietf:params:acme:error:connection","detail":"refused"}"# : ""
             return
                 #"{"type":"\#(type)","url":"\#(Self.base)/chall/\#(order)/\#(index)/\#(type)","status":"\#(isChosen ? item.status : "pending")","#
-                + #""token":"token-of-\#(order)-\#(index)-\#(type)-abcdefgh"\#(error)}"#
+                + (type == "dns-persist-01" ? persistMembers : #""token":"token-of-\#(order)-\#(index)-\#(type)-abcdefgh""#) + "\(error)}"
         }
         let isWildcard = item.name.hasPrefix("*.")
         return reply(

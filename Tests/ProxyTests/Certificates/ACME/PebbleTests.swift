@@ -29,7 +29,7 @@ struct PebbleTests {
                 http.answers.withLockedValue { $0[challenge.httpPath] = .init(body: isSpoiled ? "x" : challenge.keyAuthorization) }
             case .dns01:
                 try await tell("set-txt", #"{"host":"\#(challenge.dnsName).","value":"\#(challenge.dnsValue)"}"#)
-            case .tlsALPN01: throw FixtureError(text: "not here")
+            case .tlsALPN01, .dnsPersist01: throw FixtureError(text: "not here")
             }
         }
 
@@ -37,7 +37,7 @@ struct PebbleTests {
             switch challenge.type {
             case .http01: http.answers.withLockedValue { $0[challenge.httpPath] = nil }
             case .dns01: try? await tell("clear-txt", #"{"host":"\#(challenge.dnsName)."}"#)
-            case .tlsALPN01: break
+            case .tlsALPN01, .dnsPersist01: break
             }
         }
 

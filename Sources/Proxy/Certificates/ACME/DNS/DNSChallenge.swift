@@ -1,0 +1,103 @@
+import Logging
+import NIOCore
+
+/// DNS-01: adds the record at the end of the name's chain of CNAMEs, waits until the zone's servers show it, removes it.
+///
+/// Changes at one name are made one after the other.
+///
+/// Source: RFC 8555 §8.4.
+package struct DNSChallenge: ACMEPresenter {
+    private let provider: any DNSProvider
+    private let resolver: DNSResolver
+    private let propagation: DNSPropagation
+    private let logger: Logger
+    private let records = PresentedRecords()
+
+    package init(provider: any DNSProvider, resolver: DNSResolver, propagation: DNSPropagation, logger: Logger) {
+        self.provider = provider
+        self.resolver = resolver
+        self.propagation = propagation
+        self.logger = logger
+    }
+
+    package func present(_ challenge: ACMEChallenge) async throws {
+        guard challenge.type == .dns01 else { throw DNSFault("\(challenge.type.rawValue) is not shown in the DNS") }
+        let record = TXTRecord(name: try await place(challenge.dnsName), value: challenge.dnsValue)
+        // Before it is added: when that fails, it may be there all the same.
+        await records.keep(record, for: challenge)
+        try await change(record) { try await provider.add(record) }
+        logger.debug("A record for DNS-01 was added", metadata: Self.metadata(challenge, record, provider))
+        try await propagation.wait(for: record)
+    }
+
+    /// Also when the task is cancelled.
+    package func withdraw(_ challenge: ACMEChallenge) async {
+        guard let record = await records.take(challenge) else { return }
+        await Task {
+            do {
+                try await change(record) { try await provider.remove(record) }
+            } catch {
+                var metadata = Self.metadata(challenge, record, provider)
+                metadata["reason"] = "\(LogText.escape("\(error)"))"
+                logger.warning("A record for DNS-01 was not removed", metadata: metadata)
+            }
+        }.value
+    }
+
+    /// The name where the record is written. Without an answer it is the name itself: the provider may work where the resolver does not.
+    private func place(_ name: String) async throws(DNSFault) -> String {
+        guard let asked = DNSName(name) else { throw DNSFault("\(name) is not a name") }
+        do throws(DNSFault) {
+            let target = try await resolver.target(of: asked)
+            if target != asked {
+                logger.debug(
+                    "A record for DNS-01 stands elsewhere", metadata: ["name": "\(asked)", "target": "\(LogText.escape("\(target)"))"])
+            }
+            return "\(target)"
+        } catch {
+            logger.info("The CNAME of a name could not be looked up", metadata: ["name": "\(asked)", "reason": "\(error.reason)"])
+            return name
+        }
+    }
+
+    private func change(_ record: TXTRecord, _ body: () async throws -> Void) async throws {
+        await records.enter(record.name)
+        let result: Result<Void, any Error>
+        do { result = .success(try await body()) } catch { result = .failure(error) }
+        await records.leave(record.name)
+        try result.get()
+    }
+
+    private static func metadata(_ challenge: ACMEChallenge, _ record: TXTRecord, _ provider: any DNSProvider) -> Logger.Metadata {
+        ["domain": "\(challenge.name)", "record": "\(LogText.escape(record.name))", "provider": "\(provider.label)"]
+    }
+}
+
+/// What stands where, and which names are being changed.
+private actor PresentedRecords {
+    private var records: [ACMEChallenge: TXTRecord] = [:]
+    /// Names that are being changed, with those who wait.
+    private var waiting: [String: [CheckedContinuation<Void, Never>]] = [:]
+
+    func keep(_ record: TXTRecord, for challenge: ACMEChallenge) { records[challenge] = record }
+    func take(_ challenge: ACMEChallenge) -> TXTRecord? { records.removeValue(forKey: challenge) }
+
+    func enter(_ name: String) async {
+        if waiting[name] == nil {
+            waiting[name] = []
+        } else {
+            await withCheckedContinuation { waiting[name, default: []].append($0) }
+        }
+    }
+
+    /// The next in line is let in, and the name stays taken.
+    func leave(_ name: String) {
+        guard var line = waiting[name], !line.isEmpty else {
+            waiting[name] = nil
+            return
+        }
+        let next = line.removeFirst()
+        waiting[name] = line
+        next.resume()
+    }
+}

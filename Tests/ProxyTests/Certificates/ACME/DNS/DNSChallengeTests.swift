@@ -1,0 +1,139 @@
+import Crypto
+import FoundationEssentials
+import Logging
+import NIOConcurrencyHelpers
+import NIOPosix
+import Proxy
+import Testing
+
+/// Changes a zone that `DNSStub` shows.
+private struct ZoneProvider: DNSProvider {
+    let label = "zone"
+    let zone: NIOLockedValueBox<StubZone>
+    let log = NIOLockedValueBox<[String]>([])
+    var failsToRemove = false
+    var busy = NIOLockedValueBox<Set<String>>([])
+
+    func add(_ record: TXTRecord) async throws {
+        try await alone(record.name) {
+            zone.withLockedValue { $0.records.append(StubZone.text(record.name, record.value)) }
+            log.withLockedValue { $0.append("add \(record.name) \(record.value)") }
+        }
+    }
+
+    func remove(_ record: TXTRecord) async throws {
+        if failsToRemove { throw DNSFault("not today") }
+        try await alone(record.name) {
+            zone.withLockedValue { $0.records.removeAll { $0 == StubZone.text(record.name, record.value) } }
+            log.withLockedValue { $0.append("remove \(record.name) \(record.value)") }
+        }
+    }
+
+    private func alone(_ name: String, _ body: () -> Void) async throws {
+        guard busy.withLockedValue({ $0.insert(name).inserted }) else { throw DNSFault("two at a time") }
+        for _ in 0..<50 { await Task.yield() }
+        body()
+        busy.withLockedValue { _ = $0.remove(name) }
+    }
+}
+
+@Suite struct DNSChallengeTests {
+    private static let group = MultiThreadedEventLoopGroup.singleton
+
+    private func challenge(_ name: String, _ token: String = "token") throws -> ACMEChallenge {
+        ACMEChallenge(type: .dns01, name: try #require(DomainPattern(name)), token: token, keyAuthorization: "\(token).thumbprint")
+    }
+
+    private func with(
+        _ records: [DNSMessage.Record] = [], failsToRemove: Bool = false,
+        _ body: (DNSChallenge, ZoneProvider, RecordingLog.Lines) async throws -> Void
+    ) async throws {
+        let zone = NIOLockedValueBox(StubZone.example(records))
+        let stub = try await DNSStub(zone)
+        let provider = ZoneProvider(zone: zone, failsToRemove: failsToRemove)
+        let resolver = DNSResolver(servers: [stub.endpoint], group: Self.group)
+        let lines = RecordingLog.Lines()
+        let challenge = DNSChallenge(
+            provider: provider, resolver: resolver, propagation: DNSPropagation(resolver: resolver, limit: .seconds(20), port: stub.port),
+            logger: Logger(label: "test") { _ in RecordingLog(lines: lines) })
+        do { try await body(challenge, provider, lines) } catch { Issue.record(error) }
+        try await stub.close()
+    }
+
+    @Test("a name and its wildcard: two values at one name, each removed by itself")
+    func twoValues() async throws {
+        try await with { presenter, provider, _ in
+            let (apex, wildcard) = (try challenge("example.com", "t1"), try challenge("*.example.com", "t2"))
+            try await presenter.present(apex)
+            try await presenter.present(wildcard)
+            #expect(apex.dnsName == wildcard.dnsName && apex.dnsValue != wildcard.dnsValue)
+            await presenter.withdraw(apex)
+            await presenter.withdraw(wildcard)
+            await presenter.withdraw(wildcard)
+            let name = "_acme-challenge.example.com"
+            #expect(
+                provider.log.withLockedValue { $0 } == [
+                    "add \(name) \(apex.dnsValue)", "add \(name) \(wildcard.dnsValue)", "remove \(name) \(apex.dnsValue)",
+                    "remove \(name) \(wildcard.dnsValue)",
+                ])
+        }
+    }
+
+    @Test("a CNAME at the challenge's name says where the record is written, and removed")
+    func alias() async throws {
+        try await with([StubZone.name("_acme-challenge.app.example.com", DNSType.cname, "app.acme.example.com")]) {
+            presenter, provider, _ in
+            let challenge = try challenge("app.example.com")
+            try await presenter.present(challenge)
+            await presenter.withdraw(challenge)
+            #expect(
+                provider.log.withLockedValue { $0 } == [
+                    "add app.acme.example.com \(challenge.dnsValue)", "remove app.acme.example.com \(challenge.dnsValue)",
+                ])
+        }
+    }
+
+    @Test("changes at one name are made one after the other")
+    func serial() async throws {
+        try await with { presenter, provider, _ in
+            let challenges = try (0..<8).map { try challenge("example.com", "t\($0)") }
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                for challenge in challenges { group.addTask { try await presenter.present(challenge) } }
+                try await group.waitForAll()
+            }
+            #expect(provider.log.withLockedValue { $0.count } == 8)
+        }
+    }
+
+    @Test("a record that cannot be removed is logged, no more; a cancelled task removes its record all the same")
+    func withdrawal() async throws {
+        try await with(failsToRemove: true) { presenter, _, lines in
+            let challenge = try challenge("example.com")
+            try await presenter.present(challenge)
+            await presenter.withdraw(challenge)
+            #expect(lines.texts(.warning) == ["A record for DNS-01 was not removed"])
+            #expect(lines.all.last?.metadata["reason"] == "not today")
+        }
+        try await with { presenter, provider, _ in
+            let challenge = try challenge("example.com")
+            try await presenter.present(challenge)
+            let task = Task {
+                withUnsafeCurrentTask { $0?.cancel() }
+                await presenter.withdraw(challenge)
+            }
+            await task.value
+            #expect(provider.log.withLockedValue { $0.count } == 2)
+        }
+    }
+
+    @Test("other types are not its business")
+    func otherTypes() async throws {
+        try await with { presenter, provider, _ in
+            let other = ACMEChallenge(
+                type: .http01, name: try #require(DomainPattern("example.com")), token: "t", keyAuthorization: "t.x")
+            #expect(await failureText { try await presenter.present(other) } == "http-01 is not shown in the DNS")
+            await presenter.withdraw(other)
+            #expect(provider.log.withLockedValue { $0.isEmpty })
+        }
+    }
+}
