@@ -25,7 +25,7 @@ def openssl(*arguments, cwd=None, input=None):
 class Pebble:
     """A CA that validates at two ports of loopback, `http` and `tls`: whoever listens there is whom it believes."""
 
-    def __init__(self, lab, name="pebble", http=None, tls=None, nonce_reject=0, reuse=0, alternates=0, chain=1, eab=False):
+    def __init__(self, lab, name="pebble", http=None, tls=None, nonce_reject=0, reuse=0, alternates=0, chain=1, eab=False, start=True):
         self.lab, self.name = lab, name
         self.http, self.tls = http or free_port(), tls or free_port()
         self.port, self.management, self.dns, dns_management = (free_port() for _ in range(4))
@@ -49,7 +49,8 @@ class Pebble:
             ["pebble-challtestsrv", "-defaultIPv4", "127.0.0.1", "-defaultIPv6", "", "-http01", "", "-https01", "", "-tlsalpn01", "",
              "-dns01", f"127.0.0.1:{self.dns}", "-management", f"127.0.0.1:{dns_management}"])
         wait_for_port(self.resolver, dns_management)
-        self.start()
+        if start:
+            self.start()
 
     def path(self, name):
         return os.path.join(self.directory, name)
@@ -67,14 +68,13 @@ class Pebble:
         for name in os.listdir(self.directory):
             self.lab.own(self.path(name), 0o600)
 
-    def start(self, wait=True):
+    def start(self):
         """A new one knows nothing of what there was, and has a new root."""
         self.process = self.lab.start(
             self.name, ["pebble", "-config", self.path("pebble.json"), "-dnsserver", f"127.0.0.1:{self.dns}", "-strict"], environment=self.environment)
-        if wait:
-            wait_for_port(self.process, self.port)
-            wait_for_port(self.process, self.management)
-            self.lab.write(self.root_file, self.root(), 0o644)
+        wait_for_port(self.process, self.port)
+        wait_for_port(self.process, self.management)
+        self.lab.write(self.root_file, self.root(), 0o644)
 
     def stop(self):
         self.process.stop()
@@ -120,6 +120,15 @@ class Pebble:
 
     def wait_for_orders(self, count, timeout=10):
         wait_until(lambda: self.orders >= count, timeout, f"{self.name} has {count} orders")
+
+
+def alert_number(port, domain, protocols):
+    """The TLS alert by which a handshake with these protocols is refused; None if it is not."""
+    command = ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-alpn", protocols]
+    command += ["-servername", domain] if domain else ["-noservername"]
+    result = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=40)
+    match = re.search(rb"SSL alert number (\d+)", result.stderr)
+    return int(match[1]) if match else None
 
 
 class Silence:
