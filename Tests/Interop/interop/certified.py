@@ -139,6 +139,12 @@ class Certified:
         """The certificate of a handshake, parsed; a handshake that fails is an error."""
         return parsed(self.handshake(domain, verify=verify, timeout=timeout)[0])
 
+    def shown_by(self, issuer, domain):
+        """The same, verified by a CA of our own."""
+        path = self.lab.write(f"{self.name}-issuer.pem", issuer.root_pem, 0o644)
+        with Edge(self.https, self.http, path).open_tls(domain) as connection:
+            return parsed(connection.getpeercert(binary_form=True))
+
     def handshake(self, domain, alpn=(), verify=True, timeout=35):
         """The certificate as DER, and the protocol."""
         if verify:
