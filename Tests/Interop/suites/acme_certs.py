@@ -293,7 +293,7 @@ class SUITE(Suite):
         settings = {"directory": f"https://127.0.0.1:{free_port()}/dir"}
         with self.elsewhere("leaving", [APP], settings=settings) as site:
             begin = time.monotonic()
-            site.gateway.process.stop(timeout=20)
+            site.gateway.process.stop(timeout=6)
             seconds = time.monotonic() - begin
         check(seconds < 3, f"it took {seconds:.1f} s")
 
