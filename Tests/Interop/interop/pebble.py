@@ -25,7 +25,7 @@ def openssl(*arguments, cwd=None, input=None):
 class Pebble:
     """A CA that validates at two ports of loopback, `http` and `tls`: whoever listens there is whom it believes."""
 
-    def __init__(self, lab, name="pebble", http=None, tls=None, nonce_reject=0, reuse=0, alternates=0, chain=1, eab=False, start=True):
+    def __init__(self, lab, name="pebble", http=None, tls=None, nonce_reject=0, reuse=0, alternates=0, chain=1, eab=False, validity=90 * 86400, start=True):
         self.lab, self.name = lab, name
         self.http, self.tls = http or free_port(), tls or free_port()
         self.port, self.management, self.dns, dns_management = (free_port() for _ in range(4))
@@ -37,7 +37,8 @@ class Pebble:
         settings = {
             "listenAddress": f"127.0.0.1:{self.port}", "managementListenAddress": f"127.0.0.1:{self.management}",
             "certificate": self.path("pebble.crt"), "privateKey": self.path("pebble.key"), "httpPort": self.http, "tlsPort": self.tls,
-            "externalAccountBindingRequired": eab}
+            "externalAccountBindingRequired": eab,
+            "certificateValidityPeriod": validity}
         if eab:
             settings["externalAccountMACKeys"] = {EAB_ID: EAB_KEY}
         lab.write(self.path("pebble.json"), json.dumps({"pebble": settings}))

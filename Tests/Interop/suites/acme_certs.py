@@ -10,7 +10,7 @@ import time
 
 from interop.autocert import Cache, Issuer
 from interop.certified import SECRETS, Certified, parsed, thumbprint
-from interop.client import first_status
+from interop.client import Edge, first_status
 from interop.nodes import Gateway, Origin
 from interop.pebble import TOOLS, Pebble, openssl
 from interop.runner import Suite, test
@@ -237,6 +237,19 @@ class SUITE(Suite):
                 ([], {}, '[acme]\nemail = "me@example.org"\ncolour = "red"\n', r"checked\.toml:8:\d+.*colour")):
             printed = self.check_settings(arguments, environment, text, code=1)
             check(re.search(words, printed), f"{arguments} {environment} {text}: no {words} in {printed}")
+
+    @test
+    def flags_alone_bring_a_certificate(self):
+        self.main.stop()
+        gateway = Gateway(
+            self.program, self.lab, os.path.join(self.main.directory, "gateway.conf"), [f"flags.{APP}=10.1.0.2"], name="flags",
+            https=self.pebble.tls, http=self.pebble.http,
+            options=["--acme-directory", self.pebble.url, "--acme-ca-file", self.pebble.ca_file, "--acme-email", "me@example.org"])
+        try:
+            Edge(self.pebble.tls, self.pebble.http, self.pebble.root_file).open_tls(f"flags.{APP}").close()
+        finally:
+            gateway.process.stop()
+            self.main.start()
 
     @test
     def a_file_with_roots_that_is_missing_is_found_by_check(self):

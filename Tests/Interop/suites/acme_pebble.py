@@ -1,6 +1,7 @@
 """Certificates from a CA that validates as Let's Encrypt does: ordered, awaited, failed, renewed. 60 s."""
 
 import concurrent.futures
+import datetime
 import glob
 import http.server
 import os
@@ -17,7 +18,7 @@ from interop.settings import route_add, route_remove
 from interop.system import check, check_equal, free_port, wait_until
 from interop.wire import Wire
 
-ALPN, PATIENT = "acme-tls/1", "patient.example.test"
+ALPN, PATIENT, FLEETING = "acme-tls/1", "patient.example.test", "fleeting.example.test"
 NO_PROTOCOL, UNKNOWN_NAME = 120, "TLSV1_UNRECOGNIZED_NAME"
 
 
@@ -45,6 +46,8 @@ class SUITE(Suite):
         # What takes half a minute begins here and is looked at in the end.
         self.absent = Pebble(self.lab, "absent", start=False)
         self.patient = self.site("patient", [PATIENT], self.absent)
+        self.brief = Pebble(self.lab, "brief", validity=50)
+        self.fleeting = self.site("fleeting", [FLEETING], self.brief)
         self.begin = time.monotonic()
         self.waiting = concurrent.futures.ThreadPoolExecutor(1).submit(self.wait_in_vain)
 
@@ -213,7 +216,7 @@ class SUITE(Suite):
             return {"eab-key-id": EAB_ID, "eab-key-file": self.lab.write(f"eab-{len(key)}-{key[0]}", key + "\n")}
 
         name = "bound.example.test"
-        for what, settings, words in (("no key", {}, "externalAccountRequired|external account"), ("a wrong key", bound("A" * len(EAB_KEY)), "EAB|external|unauthorized|malformed")):
+        for what, settings, words in (("no key", {}, "externalAccountRequired|external account"), ("a wrong key", bound("A" * len(EAB_KEY)), "external account binding")):
             with self.site(f"unbound{len(settings)}", [name], pebble, settings=settings) as site:
                 site.wait_for_state(name, "failed")
                 shown = site.certs("show", name)
@@ -295,6 +298,7 @@ class SUITE(Suite):
                 for _ in range(3):
                     check("renewed" in site.certs("renew", name, "--wait"), "certs renew")
                     seen.add(site.shown(name).serial_number)
+                check_equal(len(site.said("Challenge presented")), 4, "challenges at a CA that remembers no authorization")
             finally:
                 ended.set()
                 load.join()
@@ -343,6 +347,19 @@ class SUITE(Suite):
         self.patient.shown(PATIENT)
         self.patient.close()
         self.absent.close()
+
+    @test
+    def a_certificate_that_lives_for_50_seconds_is_renewed_by_itself(self):
+        """At half of its lifetime."""
+        wait_until(lambda: len(self.fleeting.said("Certificate issued")) > 1, 40, "the certificate is renewed")
+        first, second, *_ = (datetime.datetime.fromisoformat(line["time"]) for line in self.fleeting.said("Certificate issued"))
+        seconds = (second - first).total_seconds()
+        check(18 < seconds < 32, f"renewed after {seconds:.0f} s")
+        entry = self.fleeting.entry(FLEETING)
+        check_equal((entry["failures"], entry["isOverdue"]), (0, False), "failures, and whether renewal is overdue")
+        self.fleeting.shown(FLEETING)
+        self.fleeting.close()
+        self.brief.close()
 
     @test
     def no_key_is_told_anywhere(self):
