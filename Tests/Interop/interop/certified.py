@@ -189,6 +189,11 @@ def parsed(certificate):
     return x509.load_pem_x509_certificate(certificate) if certificate.startswith(b"-----") else x509.load_der_x509_certificate(certificate)
 
 
+def serial_in(content):
+    """Of the first certificate of a file."""
+    return parsed(content[content.index(b"-----BEGIN CERTIFICATE"):]).serial_number
+
+
 def encoded(data):
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 

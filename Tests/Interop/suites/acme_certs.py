@@ -1,20 +1,18 @@
-"""Certificates as their operator sees them: commands, settings, files of other programs, damaged files, full disks. 60 s."""
+"""Certificates as their operator sees them: `certs` commands, the responder of HTTP-01, settings. 25 s."""
 
 import os
 import pty
 import re
-import signal
 import socket
 import subprocess
-import time
 
 from interop.autocert import Cache, Issuer
-from interop.certified import SECRETS, Certified, parsed, thumbprint
+from interop.certified import SECRETS, Certified, serial_in, thumbprint
 from interop.client import Edge, first_status
 from interop.nodes import Gateway, Origin
 from interop.pebble import TOOLS, Pebble, openssl
 from interop.runner import Suite, test
-from interop.system import check, check_equal, free_port, is_root, wait_until
+from interop.system import check, check_equal, free_port
 
 APP, SECOND = "app.example.test", "second.example.test"
 PATH = "/.well-known/acme-challenge/"
@@ -34,10 +32,6 @@ class SUITE(Suite):
 
     def site(self, name, domains, **options):
         return Certified(self.program, self.lab, self.pebble, name, domains, **options)
-
-    def elsewhere(self, name, domains, **options):
-        """A gateway that the CA does not see."""
-        return self.site(name, domains, https=free_port(), http=free_port(), **options)
 
     # Commands
 
@@ -79,11 +73,7 @@ class SUITE(Suite):
         check(after.serial_number != before, "the revoked certificate is shown")
         aside = [name for name in os.listdir(self.main.cache) if name.startswith(f"{SECOND}.revoked-")]
         check_equal(len(aside), 1, "files of the revoked certificate")
-        check_equal(self.serial_in(self.main.file(SECOND)), after.serial_number, "serial number in the file")
-
-    @staticmethod
-    def serial_in(content):
-        return parsed(content[content.index(b"-----BEGIN CERTIFICATE"):]).serial_number
+        check_equal(serial_in(self.main.file(SECOND)), after.serial_number, "serial number in the file")
 
     @test
     def export_writes_private_files_and_no_terminal(self):
@@ -93,7 +83,7 @@ class SUITE(Suite):
         with open(path, "rb") as file:
             exported = file.read()
         check_equal(exported, self.main.file(APP), "what was exported")
-        check_equal(self.serial_in(exported), self.main.shown(APP).serial_number, "serial number of what was exported")
+        check_equal(serial_in(exported), self.main.shown(APP).serial_number, "serial number of what was exported")
         check(openssl("pkey", "-pubout", input=exported) == openssl("x509", "-pubkey", "-noout", input=exported), "key and certificate differ")
         self.main.certs("export", APP, "--out", path, code=None)
         check_equal(self.main.certs("export", APP).encode(), exported, "what was exported to a pipe")
@@ -117,12 +107,12 @@ class SUITE(Suite):
         key, chain = self.issuer.leaf(SECOND)
         key_path, path = self.lab.write("import.key", key.decode()), self.lab.write("import.pem", chain.decode())
         check(SECOND in self.main.certs("import", path, "--key", key_path), "what certs import prints")
-        check_equal(self.main.shown_by(self.issuer, SECOND).serial_number, self.serial_in(chain), "serial number that is shown")
+        check_equal(self.main.shown_by(self.issuer, SECOND).serial_number, serial_in(chain), "serial number that is shown")
         both = self.lab.write("both.pem", (chain + key).decode())
         self.main.certs("import", both)
         check("Offline Intermediate" in self.main.certs("list"), "certs list does not name the issuer")
         self.main.certs("renew", SECOND, "--wait")
-        check(self.main.shown(SECOND).serial_number != self.serial_in(chain), "the imported certificate is shown after renewal")
+        check(self.main.shown(SECOND).serial_number != serial_in(chain), "the imported certificate is shown after renewal")
 
     @test
     def what_cannot_be_served_is_not_imported(self):
@@ -260,140 +250,6 @@ class SUITE(Suite):
     def one_wrong_challenge_is_one_error(self):
         printed = self.check_settings(["--acme-email", "me@example.org", "--acme-challenges", "http-02"], code=1)
         check_equal(printed.count("error: "), 1, f"errors in {printed}")
-
-    # Files of another program
-
-    @test
-    def a_cache_of_autocert_is_served_whole(self):
-        """At once, with a CA that nobody reaches."""
-        for name, account, kind in (
-                ("cache", "acme_account+key", None), ("cache-legacy", "acme_account.key", None), ("cache-rsa", "acme_account+key", "rsa2048")):
-            cache = Cache(self.lab, name)
-            key, chain = self.issuer.leaf(APP, rsa=kind is not None)
-            cache.write(APP + ("+rsa" if kind else ""), key + chain)
-            expected = cache.account(account)
-            token, authorization = cache.token(expected)
-            before = cache.snapshot()
-            settings = {"directory": f"https://127.0.0.1:{free_port()}/dir", **({"key-type": kind} if kind else {})}
-            with self.elsewhere(name + "-site", [APP], settings=settings, cache=cache.directory) as site:
-                check_equal(site.shown_by(self.issuer, APP).serial_number, self.serial_in(chain), f"{name}: serial number")
-                check(expected in site.certs("account"), f"{name}: the account's key is another one")
-                answer = site.edge.raw(f"GET {PATH}{token} HTTP/1.1\r\nHost: {APP}\r\nConnection: close\r\n\r\n".encode())
-                check(answer.endswith(authorization.encode()), f"{name}: a stray token is answered by {answer}")
-                check_equal(site.entry(APP)["state"], "valid", f"{name}: state")
-                check_equal(site.said("Ordering a certificate"), [], f"{name}: orders")
-                site.gateway.process.stop(signal.SIGKILL)
-            check_equal(cache.snapshot(), before, f"{name}: the files afterwards")
-
-    @test
-    def a_cache_of_autocert_makes_no_account_and_no_order(self):
-        """The directory may be asked for, since it may offer renewal information."""
-        cache = Cache(self.lab, "quiet")
-        key, chain = self.issuer.leaf(APP)
-        cache.write(APP, key + chain)
-        cache.account()
-        before = len(self.pebble.log)
-        with self.elsewhere("quiet-site", [APP], cache=cache.directory) as site:
-            site.shown_by(self.issuer, APP)
-            wait_until(lambda: "GET /dir" in self.pebble.log[before:] or len(site.said("No renewal information")), 5, "the directory is read")
-            site.certs("list")
-            time.sleep(0.5)
-            asked = re.findall(r"(?:GET|HEAD|POST) /\S+", self.pebble.log[before:])
-            check(set(asked) <= {"GET /dir"}, f"requests: {asked}")
-
-    @test
-    def sigterm_does_not_wait_for_a_ca_that_nobody_reaches(self):
-        settings = {"directory": f"https://127.0.0.1:{free_port()}/dir"}
-        with self.elsewhere("leaving", [APP], settings=settings) as site:
-            begin = time.monotonic()
-            site.gateway.process.stop(timeout=6)
-            seconds = time.monotonic() - begin
-        check(seconds < 3, f"it took {seconds:.1f} s")
-
-    @test
-    def damaged_files_are_kept_told_and_replaced(self):
-        key, chain = self.issuer.leaf("any.example.test")
-        other_key, _ = self.issuer.leaf("any.example.test")
-        old_key, expired = self.issuer.leaf("expired.example.test", begin=-90, end=-1)
-        damage = {
-            "truncated": key + chain[:400], "mismatched": other_key + chain, "foreign": key + chain, "binary": os.urandom(3000), "empty": b"",
-            "large": b"x" * (2 << 20), "keyless": chain, "expired": old_key + expired}
-        cache = Cache(self.lab, "damaged")
-        names = {what: f"{what}.example.test" for what in damage}
-        for what, content in damage.items():
-            cache.write(names[what], content)
-        cache.write("acme_account+key", b"no key at all\n")
-        os.mkdir(os.path.join(cache.directory, "folder.example.test"))
-        self.main.stop()
-        try:
-            with self.site("damaged-site", [*names.values(), "folder.example.test"], cache=cache.directory) as site:
-                for name in [*names.values(), "folder.example.test"]:
-                    site.wait_for_certificate(name)
-                    site.shown(name)
-                after, faults = cache.snapshot(), []
-                complaints = [line for line in site.log.splitlines() if re.search('"level":"(WARN|ERR)', line)]
-                damage["acme_account+key"] = b"no key at all\n"
-                # Nothing is wrong with a certificate that has expired.
-                del damage["expired"]
-                for what, content in damage.items():
-                    name = names.get(what, what)
-                    if not any(other.startswith(name) and kept == content for other, kept in after.items()):
-                        faults.append(f"the content of {name} is gone")
-                    if not any(name in line for line in complaints):
-                        faults.append(f"nothing is said of {name}")
-                    if what in names and after.get(name, b"").count(b"BEGIN CERTIFICATE") != 2:
-                        faults.append(f"{name} is not replaced")
-                check(any(os.path.isdir(site.path(entry)) for entry in os.listdir(site.cache)), "the directory is gone")
-                check_equal(faults, [], "faults")
-                check(thumbprint(site.file("acme_account+key")) in site.certs("account"), "the new account's key is not the one in the file")
-        finally:
-            self.main.start()
-
-    @test
-    def a_new_certificate_is_served_though_the_disk_is_full_and_stored_later(self):
-        directory, is_mounted = self.lab.private_directory("disk"), False
-        if is_root():
-            is_mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", directory], capture_output=True).returncode == 0
-            if is_mounted:
-                self.lab.on_close(lambda: subprocess.run(["umount", directory], capture_output=True))
-                self.lab.own(directory, 0o700)
-        name, late = "full.example.test", "late.example.test"
-        self.main.stop()
-        try:
-            with self.site("full", [name], cache=directory) as site:
-                site.shown(name)
-                cache = Cache(self.lab, "disk")
-                before = cache.snapshot()
-                self.fill(directory, is_mounted)
-                old = site.shown(name).serial_number
-                site.certs("renew", name, "--wait")
-                check(site.shown(name).serial_number != old, "the new certificate is not served")
-                line, *_ = site.said("A new certificate is served but could not be stored; it is tried again every minute", domain=name)
-                check(re.search("No space|Permission", line["error"]), f"error: {line['error']}")
-                left = {path: content for path, content in cache.snapshot().items() if path != "filler"}
-                check_equal(left, before, "the files while there is no room")
-                if is_mounted:
-                    os.unlink(os.path.join(directory, "filler"))
-                else:
-                    os.chmod(directory, 0o700)
-                # Whatever it does next, it tries to store first.
-                site.reload([name, late])
-                site.wait_for_line("A certificate that could not be stored is stored now", domain=name)
-                check_equal(self.serial_in(site.file(name)), site.shown(name).serial_number, "serial number in the file")
-        finally:
-            self.main.start()
-
-    @staticmethod
-    def fill(directory, is_mounted):
-        if not is_mounted:
-            os.chmod(directory, 0o500)
-            return
-        with open(os.path.join(directory, "filler"), "wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(b"x" * 4096)
-            except OSError:
-                pass
 
     @test
     def no_key_is_told_anywhere(self):
