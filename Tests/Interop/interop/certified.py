@@ -19,10 +19,11 @@ from .system import Failure, check, check_equal, free_port, wait_until
 
 
 class Certified:
-    """A gateway from a file with `[acme]`. By default it listens where the CA validates; `agent` runs if there is a `target`."""
+    """A gateway from a file with `[acme]`. By default it listens where the CA validates; `agent` runs if there is a `target`;
+    `more` is further text of the file."""
 
     def __init__(
-            self, program, lab, pebble, name, domains, target=None, settings=None, https=None, http=None, cache=None, options=(), start=True):
+            self, program, lab, pebble, name, domains, target=None, settings=None, https=None, http=None, cache=None, options=(), more="", start=True):
         self.program, self.lab, self.pebble, self.name, self.domains = program, lab, pebble, name, list(domains)
         self.directory = lab.private_directory(f"{name}-conf")
         udp = free_port(socket.SOCK_DGRAM)
@@ -33,6 +34,7 @@ class Certified:
         self.cache = cache or os.path.join(self.state, "certificates")
         if cache:
             self.settings["cache-dir"] = cache
+        self.more = more
         self.write()
         self.options = ["--config", self.config, "--log-level", "trace", *options]
         self.https, self.http, self.target = https or pebble.tls, http or pebble.http, target
@@ -50,7 +52,7 @@ class Certified:
             lines.append(f"{key} = [{', '.join(map(quoted, value))}]" if isinstance(value, list) else f"{key} = {quoted(value)}")
         for domain in self.domains:
             lines += ["[[tunnel]]", f"domain = {quoted(domain)}", f"agent = {quoted(AGENT)}"]
-        self.lab.write(self.config + ".new", "\n".join(lines) + "\n")
+        self.lab.write(self.config + ".new", "\n".join(lines) + "\n" + self.more)
         os.rename(self.config + ".new", self.config)
 
     def start(self):

@@ -307,34 +307,6 @@ class SUITE(Suite):
             check(counted[0] > 100, f"only {counted[0]} handshakes")
 
     @test
-    def two_gateways_share_a_cache(self):
-        """The CA validates at the first one: it answers for the other from the file of the token."""
-        cache = self.lab.private_directory("shared-cache")
-        both, alone = "both.shared.example.test", "alone.shared.example.test"
-        settings = {"challenges": ["http-01"]}
-        with self.site("one", [both], settings=settings, cache=cache) as one:
-            before = one.shown(both)
-            orders = self.pebble.orders
-            with self.site("other", [both], settings=settings, cache=cache, https=free_port(), http=free_port()) as other:
-                check_equal(other.shown(both).serial_number, before.serial_number, "serial number at the other")
-                check_equal(self.pebble.orders, orders, "orders for what is in the cache")
-                thumbprints = {next(line for line in site.certs("account").splitlines() if "thumbprint" in line) for site in (one, other)}
-                check_equal(len(thumbprints), 1, "different accounts")
-                one.reload([both, alone])
-                one.wait_for_certificate(alone)
-                other.reload([both, alone])
-                other.wait_for_certificate(alone)
-                at_once([lambda site=site: site.certs("renew", both, "--wait") for site in (one, other)])
-                for site in (one, other):
-                    for name in (both, alone):
-                        site.shown(name)
-        for name in (both, alone):
-            with open(os.path.join(cache, name), "rb") as file:
-                text = file.read()
-            check(text.count(b"BEGIN CERTIFICATE") == 2 and text.count(b"PRIVATE KEY") == 2, f"the file of {name} is not whole")
-        check_equal([entry for entry in os.listdir(cache) if ".new-" in entry or ".damaged" in entry or "+http" in entry], [], "files left behind")
-
-    @test
     def a_ca_that_is_down_at_start_does_not_keep_the_gateway_from_running(self):
         alert, seconds = self.waiting.result(40)
         check(alert and seconds < 31, f"a handshake without a CA ended by {alert} after {seconds:.1f} s")
