@@ -249,6 +249,29 @@ class SUITE(Suite):
             check_equal(site.entry(name)["failures"], 0, "failures after the recovery")
 
     @test
+    def four_failed_validations_in_an_hour_are_the_limit(self):
+        """Whoever asks, and over a restart: the CA's own limit is five."""
+        name = "limit.example.test"
+        with self.site("limit", [name], settings={"challenges": ["http-01"]}, https=free_port(), http=free_port()) as site:
+            site.wait_for_state(name, "failed", 25)
+            for _ in range(3):
+                site.certs("renew", name, "--wait", code=None)
+            orders = self.pebble.orders
+            check("limit" in site.certs("renew", name), "certs renew says nothing of the limit")
+            site.stop()
+            site.start()
+            message = site.certs("renew", name)
+            check(re.search(r"limit.* in 5\d min", message), f"certs renew: {message}")
+            check_equal(self.pebble.orders, orders, "orders after four failures")
+            check_equal(len(self.failures_in(self.pebble.log, name)), 4, "validations")
+            # Whoever waits for a certificate and gets none has to hear of it.
+            site.certs("renew", name, "--wait", code=None)
+
+    @staticmethod
+    def failures_in(log, name):
+        return [line for line in log.splitlines() if "Pulled a task" in line and f'"{name}"' in line]
+
+    @test
     def a_ca_that_forgets_everything_is_registered_at_again(self):
         name = "forgotten.example.test"
         with self.site("forgotten", [name]) as site:
