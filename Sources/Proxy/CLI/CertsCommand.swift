@@ -103,7 +103,7 @@ struct CertsRenewCommand: AsyncParsableCommand {
         let due = try JSONDecoder().decode(CertificateVerbs.Renewal.self, from: Data(bytes)).due
         let now = Int(Date().timeIntervalSince1970)
         guard due <= now else {
-            return print("\(name): a limit holds; it is ordered \(CertificateList.relative(due, now))")
+            throw CommandFailure("\(name): a limit holds; it is ordered \(CertificateList.relative(due, now))")
         }
         guard wait else { return print("\(name): ordered; kakuremichi certs show \(name) tells how it goes") }
         for _ in 0..<180 {

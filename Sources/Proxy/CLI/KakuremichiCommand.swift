@@ -27,6 +27,14 @@ package struct KakuremichiCommand: AsyncParsableCommand {
     /// Of the process's arguments. Go's boolean flags need no value; ours do.
     package static func run() async {
         await main(
-            CommandLine.arguments.dropFirst().map { ["-acme-staging", "--acme-staging"].contains($0) ? $0 + "=true" : $0 })
+            withBooleans(Array(CommandLine.arguments.dropFirst())))
+    }
+
+    static func withBooleans(_ arguments: [String]) -> [String] {
+        arguments.enumerated().map { place, argument in
+            let next = arguments.dropFirst(place + 1).first ?? "-"
+            let isAlone = next.hasPrefix("-")
+            return isAlone && ["-acme-staging", "--acme-staging"].contains(argument) ? argument + "=true" : argument
+        }
     }
 }

@@ -16,7 +16,7 @@ package enum CertificateFileError: Error, Equatable, CustomStringConvertible {
         case .unreadable(let path, let reason):
             "\(path): cannot be read: \(reason). Check that the file is there and that this user may read it."
         case .unwritable(let path, let reason):
-            "\(path): cannot be written: \(reason). Make the state directory writable for this user, or name another one with --state DIR."
+            "\(path): cannot be written: \(reason). See that its disk has room and its directory is writable for this user, or name another directory."
         case .notACertificate(let path, let reason):
             "\(path): no PEM certificate: \(reason). It must hold `-----BEGIN CERTIFICATE-----` blocks, the server's own certificate first."
         case .notAPrivateKey(let path):

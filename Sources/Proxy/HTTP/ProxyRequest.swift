@@ -119,7 +119,7 @@ final class ProxyRequest {
             future.assumeIsolated().whenComplete { [self] result in
                 guard number == connectNumber, case .connecting = exchange.state, isActive else { return }
                 if case .success(.some(let text)) = result { return answer(.keyAuthorization(text)) }
-                if case .redirect(let origin) = resolution { return answer(.redirect(request, origin: origin)) }
+                if !isRelayed, case .redirect(let origin) = resolution { return answer(.redirect(request, origin: origin)) }
                 answer(.tunnelNotFound)
             }
         }

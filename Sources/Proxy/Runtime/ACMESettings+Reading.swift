@@ -1,4 +1,5 @@
 import Inet
+import NIOSSL
 
 /// `[acme]` and `[cluster]`, their flags and variables.
 extension ConfigurationReader {
@@ -157,8 +158,15 @@ extension ConfigurationReader {
             if let staging = known.staging, rehearsal == nil { rehearsal = try Self.url(setting, staging) }
             return try Self.url(setting, known.directory)
         }
-        let trustFile = value(given("acme-ca-file", "ACME_CA_FILE", "ca-file")) { setting throws(ConfigurationFault) in
-            SystemFiles.resolve(try setting.string("a file with PEM certificates"), besides: setting.file)
+        let readFile = input.readFile
+        let trustFile = value(given("acme-ca-file", "ACME_CA_FILE", "ca-file")) { setting throws(ConfigurationFault) -> String in
+            let path = SystemFiles.resolve(try setting.string("a file with PEM certificates"), besides: setting.file)
+            let bytes: [UInt8]
+            do throws(FileError) { bytes = try readFile(path).bytes } catch { throw setting.fault("\(error)", fix: "") }
+            guard (try? NIOSSLCertificate.fromPEMBytes(bytes))?.isEmpty == false else {
+                throw setting.fault("\(LogText.escape(path)) holds no PEM certificate", fix: "name a file with the roots of the CA")
+            }
+            return path
         }
         let account = externalAccount(
             given("acme-eab-key-id", "ACME_EAB_KEY_ID", "eab-key-id"), given("acme-eab-key-file", "ACME_EAB_KEY_FILE", "eab-key-file"))
@@ -213,6 +221,7 @@ extension ConfigurationReader {
             return isDNSConfigured ? direct + [.dns01] : direct
         }
         let known = ACMEChallengeType.allCases.map(\.rawValue).joined(separator: ", ")
+        let before = report.faults.count
         var result: [ACMEChallengeType] = []
         for element in value(setting, { setting throws(ConfigurationFault) in try setting.strings("a challenge type") }) ?? [] {
             for word in ((try? element.string("")) ?? "").split(whereSeparator: { $0 == "," || $0 == " " }) {
@@ -223,7 +232,9 @@ extension ConfigurationReader {
                 if !result.contains(type) { result.append(type) }
             }
         }
-        if result.isEmpty { fault(setting.fault("no challenge type is given", fix: "write some of \(known)")) }
+        if result.isEmpty, report.faults.count == before {
+            fault(setting.fault("no challenge type is given", fix: "write some of \(known)"))
+        }
         if result.contains(.dns01), !isDNSConfigured {
             fault(setting.fault("dns-01 needs a DNS provider", fix: "write [acme.dns] with provider = \"...\" into the file"))
         }

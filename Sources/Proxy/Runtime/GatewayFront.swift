@@ -31,7 +31,7 @@ struct GatewayFront: Sendable {
         let firstRequestID = SystemEdges.random.nextUInt64()
         let service = ProxyService(
             mode: .gateway, router: router, connector: connector, limits: limits, trustedProxies: trusted,
-            firstRequestID: firstRequestID, accessLog: accessLog, challenges: certificates.cluster, logger: logger)
+            firstRequestID: firstRequestID, accessLog: accessLog, challenges: certificates.cluster?.local, logger: logger)
         // Without HTTPS there is nothing to redirect to: then plain HTTP serves, as the original does without certificates.
         let plain =
             configuration.https.isEmpty

@@ -67,8 +67,9 @@ package enum GatewayNode {
             await running.stop()
             throw error
         }
-        await certificates.stop()
+        async let stopped: Void = certificates.stop()
         await front?.drain(within: drainLimit)
+        await stopped
         await accessLog?.close(within: accessLogLimit)
         endpoints.save()
         await running.stop()

@@ -52,7 +52,8 @@ import Testing
 
     @Test("other authorities by name or URL, in order, with accounts of their customers")
     func authorities() throws {
-        let files = ["eab": "  c2VjcmV0LWhtYWMta2V5\n", "bad": "!!"]
+        let root = try selfSigned(["ca.example.com"]).certificate
+        let files = ["eab": "  c2VjcmV0LWhtYWMta2V5\n", "bad": "!!", "/ca.pem": root, "/none.pem": "none"]
         let flags = [
             "acme-directory": ["https://ca.example.com/dir"], "acme-ca-file": ["/ca.pem"], "acme-eab-key-id": ["kid"],
             "acme-eab-key-file": ["eab"],
@@ -60,6 +61,9 @@ import Testing
         let one = try #require(load(flags, files: files).acme)
         #expect(one.email.isEmpty && one.authorities[0].trustFile == "/ca.pem" && one.authorities[0].externalAccount?.keyID == "kid")
         #expect(one.authorities[0].rehearsal == nil)
+        for file in ["/none.pem", "/missing.pem"] {
+            #expect(load(["acme-directory": ["https://ca.example.com/dir"], "acme-ca-file": [file]], files: files).faults.count == 1)
+        }
         let toml = """
             [acme]
             email = "me@example.org"

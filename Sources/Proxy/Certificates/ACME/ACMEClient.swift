@@ -50,7 +50,9 @@ package struct ACMEClient: Sendable {
     package func issue(_ order: inout ACMEOrder, presenter: some ACMEPresenter) async -> Result<ACMECertificate, ACMEFailure> {
         var presented: [ACMEChallenge] = []
         let result = await follow(&order, presenter: presenter, presented: &presented)
-        for challenge in presented { await presenter.withdraw(challenge) }
+        // Also of an order that was cancelled: nothing stays behind.
+        let done = presented
+        await Task { for challenge in done { await presenter.withdraw(challenge) } }.value
         return result
     }
 

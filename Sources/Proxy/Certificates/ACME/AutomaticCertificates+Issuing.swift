@@ -42,7 +42,7 @@ extension AutomaticCertificates {
         else { return }
         var retryAfter: Date?
         do {
-            var session = try await session(authority.directory, authority)
+            var session = anonymousSession(authority)
             let response = try await client(authority).perform(
                 .renewalInfo(certificateID: identifier), stage: .renewalInfo, session: &session
             ).get()

@@ -211,7 +211,7 @@ package actor AutomaticCertificates {
                 guard entry.stored == nil else { continue }
                 if until <= now + Self.handshakePatience { acquired.expect(domain) } else { acquired.giveUp(domain) }
             case let step:
-                guard running.count < Self.maximumConcurrent else { continue }
+                guard running.count < maximumConcurrent else { continue }
                 if entry.stored == nil { acquired.expect(domain) }
                 running[domain] = Task {
                     await self.perform(step, domain)
@@ -280,14 +280,8 @@ package actor AutomaticCertificates {
         let key = directory.text
         if let session = sessions[key], session.account != nil { return session.withoutNonces }
         if let registration = registrations[key] { return try await registration.value.withoutNonces }
-        let stored = record.accounts[key].flatMap { $0.thumbprint == accountKey.thumbprint ? try? ACMEURL($0.url) : nil }
-        let unregistered =
-            sessions[key]
-            ?? ACMESession(
-                directory: directory, key: accountKey, account: stored,
-                contacts: settings.email.isEmpty ? [] : ["mailto:" + settings.email],
-                externalAccount: authority.externalAccount)
-        guard stored == nil else {
+        let unregistered = sessions[key] ?? unregisteredSession(directory, authority)
+        guard unregistered.account == nil else {
             sessions[key] = unregistered
             return unregistered
         }
@@ -305,10 +299,23 @@ package actor AutomaticCertificates {
         return registered
     }
 
+    /// For what takes no account: none is made for it.
+    func anonymousSession(_ authority: ACMEAuthority) -> ACMESession {
+        (sessions[authority.directory.text] ?? unregisteredSession(authority.directory, authority)).withoutNonces
+    }
+
+    private func unregisteredSession(_ directory: ACMEURL, _ authority: ACMEAuthority) -> ACMESession {
+        let stored = record.accounts[directory.text].flatMap { $0.thumbprint == accountKey.thumbprint ? try? ACMEURL($0.url) : nil }
+        return ACMESession(
+            directory: directory, key: accountKey, account: stored, contacts: settings.email.isEmpty ? [] : ["mailto:" + settings.email],
+            externalAccount: authority.externalAccount)
+    }
+
     /// For the next order.
     func keep(_ session: ACMESession) {
         let key = session.directoryURL.text
         guard session.key.thumbprint == accountKey.thumbprint else { return }
+        if session.account == nil, sessions[key]?.account != nil { return }
         sessions[key] = session
         record.accounts[key] = session.account.map { IssuanceRecord.Account(url: $0.text, thumbprint: session.key.thumbprint) }
     }
@@ -349,10 +356,12 @@ package actor AutomaticCertificates {
             entries[domain]?.isUnsaved = false
             return true
         } catch {
+            if entries[domain]?.isUnsaved == false {
+                logger.error(
+                    "A new certificate is served but could not be stored; it is tried again every minute",
+                    metadata: ["domain": "\(domain)", "error": "\(error)"])
+            }
             entries[domain]?.isUnsaved = true
-            logger.error(
-                "A new certificate is served but could not be stored; it is tried again every minute",
-                metadata: ["domain": "\(domain)", "error": "\(error)"])
             return false
         }
     }
@@ -372,13 +381,16 @@ package actor AutomaticCertificates {
         let tasks = running
         running = [:]
         for task in tasks.values { task.cancel() }
+        for registration in registrations.values { registration.cancel() }
         for task in tasks.values { await task.value }
         acquired.keep(only: Set(entries.filter { $0.value.stored != nil }.keys))
         save()
         for client in clients { await client.shutdown() }
     }
 
-    static let maximumConcurrent = 8
+    /// Two orders at once that both have the gateway's name would validate it at once, and TLS-ALPN-01 shows one certificate for a name.
+    private var maximumConcurrent: Int { settings.gatewayName == nil ? 8 : 1 }
+
     static let longestSleep: TimeInterval = 60
     static let shortestSleep: TimeInterval = 0.05
     static let handshakePatience: TimeInterval = 30

@@ -41,6 +41,12 @@ package final class CertificateStore: Sendable {
     }
 
     package func save(_ certificate: StoredCertificate, for domain: DomainPattern, kind: KeyKind = .ecdsa) throws(CertificateFileError) {
+        do throws(CertificateFileError) {
+            _ = try StateFile.read(path(name(domain, kind)))
+        } catch {
+            // Whatever it is, it is not overwritten.
+            try putAside(name(domain, kind), because: "\(error)")
+        }
         try StateFile.write(certificate.pem, to: path(name(domain, kind)), mode: 0o600)
     }
 

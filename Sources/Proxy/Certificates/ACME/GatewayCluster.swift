@@ -69,6 +69,19 @@ package final class GatewayCluster: ChallengeResponder {
         http = HTTPClient(eventLoopGroupProvider: .shared(group), configuration: configuration)
     }
 
+    /// For listeners at which routes are served: what is not known here at once goes on to the web service.
+    package var local: any ChallengeResponder { Local(cluster: self) }
+
+    private struct Local: ChallengeResponder {
+        let cluster: GatewayCluster
+
+        func answer(token: String, host: String, isRelayed: Bool, on loop: any EventLoop) -> ChallengeAnswer {
+            guard cluster.isOurs(host), let known = cluster.board.keyAuthorization(forToken: token) else { return .unknown }
+            cluster.state.withLock { $0.served &+= 1 }
+            return .keyAuthorization(known)
+        }
+    }
+
     package func shutdown() async { try? await http?.shutdown() }
 
     /// Answers given from here, answers of other gateways passed on, and those that were no key authorization of theirs.
