@@ -121,7 +121,7 @@ class AcmeCA:
         match = re.fullmatch(r"/(\w+)(?:/([\w.-]+))?", path)
         kind = match[1] if match and match[1] in KINDS else "unknown"
         request = Request(kind, path, match and match[2])
-        request.user_agent = headers.get("User-Agent")
+        request.ca, request.user_agent = self, headers.get("User-Agent")
         try:
             answer = self.answer(request, method, headers, body)
         except Refusal as refusal:

@@ -1,7 +1,6 @@
 """Several gateways of the same names: each answers for the challenges of all, and for those of nobody else."""
 
 import os
-import secrets
 import socket
 import threading
 import time
@@ -9,96 +8,15 @@ import time
 from interop.acme_ca import AcmeCA
 from interop.acme_gateway import AcmeGateway
 from interop.acme_http import abort
-from interop.acme_keys import encode, jwk_of, names_of, new_key, thumbprint
+from interop.acme_keys import jwk_of, names_of, new_key, thumbprint
+from interop.acme_peer import Peer, huge, new_token, response, slowly, stall
 from interop.runner import Suite, test
-from interop.system import check, check_equal, free_port, wait_until
+from interop.system import check, check_equal, wait_until
 
 APP, SHOP, API, OTHER = "app.example.test", "shop.example.test", "api.example.test", "other.example.test"
 RELAY = "kakuremichi-challenge-relay"
 # What a known name's plain port says to any path.
 REDIRECT = 301
-
-
-def new_token():
-    return encode(secrets.token_bytes(32))
-
-
-class Peer:
-    """What is listed as a gateway and is none: it notes each question, and answers as a test says."""
-
-    def __init__(self, address):
-        self.address, self.port = address, free_port(address=address)
-        self.key = new_key()
-        self.thumbprint = thumbprint(jwk_of(self.key))
-        self.questions, self.answers = [], {}
-        self.listener = socket.create_server((address, self.port), backlog=128)
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    @property
-    def plain_address(self):
-        return f"{self.address}:{self.port}"
-
-    def close(self):
-        self.listener.close()
-
-    def accept(self):
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
-
-    def serve(self, connection):
-        with connection:
-            try:
-                head = b""
-                while b"\r\n\r\n" not in head:
-                    piece = connection.recv(65536)
-                    if not piece:
-                        return
-                    head += piece
-                lines = head.decode("latin-1").split("\r\n")
-                path = lines[0].split(" ")[1]
-                fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:]) if name}
-                token = path.rpartition("/")[2]
-                self.questions.append((token, path, fields))
-                answer = self.answers.get(token)
-                if callable(answer):
-                    answer(connection)
-                elif answer is None:
-                    connection.sendall(response(b"no such token", "404 Not Found"))
-                else:
-                    connection.sendall(answer)
-            except OSError:
-                pass
-
-    def asked(self, token):
-        return [one for one in self.questions if one[0] == token]
-
-
-def response(body, status="200 OK", fields=""):
-    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n{fields}\r\n".encode() + body
-
-
-def slowly(data):
-    def send(connection):
-        for byte in data:
-            connection.sendall(bytes([byte]))
-            time.sleep(1)
-    return send
-
-
-def stall(connection):
-    connection.recv(1)
-
-
-def huge(token, mark):
-    def send(connection):
-        connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {1 << 30}\r\n\r\n{token}.{mark}".encode())
-        for _ in range(1 << 14):
-            connection.sendall(b"x" * 65536)
-    return send
 
 
 class SUITE(Suite):
