@@ -153,7 +153,8 @@ ORDER = {
     "a reset at the order": ("newOrder", action(RESET), "order: no answer"),
     "a reset in the authorization": ("authorization", action(CUT), "authorization: no answer"),
     "a reset in the chain": ("certificate", action(CUT), "certificate: no answer"),
-    "a CA with a fault": ("finalize", raw(b"oops", 503), "finalize: .*fault"),
+    "a CA with a fault": ("newOrder", raw(b"oops", 503), "order: .*fault"),
+    "a CA with a fault and no time": ("newOrder", raw(b"oops", 500, Retry_After="nonsense"), "order: .*fault"),
 }
 
 # The directory is read anew by a gateway that has started.
