@@ -14,7 +14,7 @@ import threading
 import time
 
 from .acme_http import NAMESPACE, Answer, Server, abort, problem
-from .acme_keys import Issuer, certificate_id, decode, encode, end_of, is_signed, read_request, split_chain, thumbprint
+from .acme_keys import Issuer, certificate_id, decode, encode, end_of, is_signed, jwk_of_certificate, read_request, split_chain, thumbprint
 from .system import free_port
 
 KINDS = [
@@ -390,6 +390,8 @@ class AcmeCA:
         der = decode(request.payload["certificate"])
         if der not in self.issued.values():
             return problem(404, "malformed", "no such certificate")
+        if request.account is None and request.jwk != jwk_of_certificate(der):
+            self.violate(403, "unauthorized", "revokeCert is signed by a key that has nothing to do with it")
         if der in self.revoked:
             return problem(400, "alreadyRevoked")
         self.revoked.append(der)

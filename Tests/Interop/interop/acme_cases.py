@@ -150,6 +150,7 @@ ORDER = {
     # These are tried three times more.
     "an order of 10 MB": ("newOrder", raw(b'{"a":"' + b"x" * TEN_MEGABYTES + b'"}', 201), "order: no answer"),
     "a chain of 10 MB": ("certificate", raw(b"#" * TEN_MEGABYTES), "certificate: no answer"),
+    "an order with a head of 2 MB": ("newOrder", raw(b"{}", 201, X_Long="x" * (2 << 20)), "order: no answer"),
     "a reset at the order": ("newOrder", action(RESET), "order: no answer"),
     "a reset in the authorization": ("authorization", action(CUT), "authorization: no answer"),
     "a reset in the chain": ("certificate", action(CUT), "certificate: no answer"),

@@ -42,7 +42,11 @@ def key_pem(key):
 
 
 def jwk_of(key):
-    numbers = key.public_key().public_numbers()
+    return public_jwk(key.public_key())
+
+
+def public_jwk(key):
+    numbers = key.public_numbers()
     return {"crv": "P-256", "kty": "EC", "x": encode(numbers.x.to_bytes(32, "big")), "y": encode(numbers.y.to_bytes(32, "big"))}
 
 
@@ -121,6 +125,10 @@ def to_der(pem):
 def split_chain(pem):
     """DER, the leaf first."""
     return [to_der(one) for one in PEM.findall(pem)]
+
+
+def jwk_of_certificate(der):
+    return public_jwk(x509.load_der_x509_certificate(der).public_key())
 
 
 class Issuer:

@@ -126,6 +126,42 @@ class SUITE(Suite):
         check(key_of(self.gateway.leaf(API)) != key_of(before), "the key is used again")
 
     @test
+    def a_revocation_that_is_refused_changes_nothing(self):
+        before = self.gateway.leaf(API)
+        self.ca.instead["revokeCert"] = lambda _: problem(403, "unauthorized", "not yours")
+        result = self.gateway.certs("revoke", API)
+        del self.ca.instead["revokeCert"]
+        check(result.returncode == 1 and "unauthorized (not yours)" in result.stderr, f"{result}")
+        check_equal((self.gateway.leaf(API), self.gateway.stored_leaf(API)), (before, before), "what is served and stored")
+
+    @test
+    def a_certificate_of_another_account_is_revoked_by_its_own_key(self):
+        before = self.gateway.leaf(API)
+        self.ca.instead["revokeCert"] = lambda request: problem(403, "unauthorized", "not yours") if request.account else None
+        result = self.gateway.certs("revoke", API)
+        del self.ca.instead["revokeCert"]
+        check_equal(result.returncode, 0, f"exit code ({result.stderr.strip()})")
+        check(before in self.ca.revoked, "it is not revoked")
+
+    @test
+    def a_key_change_that_one_of_two_cas_refuses_makes_a_new_account_there(self):
+        first, second = self.make_ca("First CA"), self.make_ca("Second CA")
+        first.instead["newOrder"] = lambda _: problem(403, "rejectedIdentifier")
+        gateway = self.make_gateway([APP], [first, second])
+        gateway.wait_until_valid()
+        old = gateway.thumbprint
+        first.instead["keyChange"] = lambda _: problem(403, "unauthorized")
+        result = gateway.certs("rollover")
+        check(result.returncode == 0 and f"not changed at {first.directory}" in result.stderr, f"{result}")
+        check(gateway.thumbprint != old, "the old key")
+        first.instead.clear()
+        self.renewed(APP, gateway)
+        check_equal([one["thumbprint"] for one in first.accounts.values()], [old, gateway.thumbprint], "accounts at the first CA")
+        check_equal([one["thumbprint"] for one in second.accounts.values()], [gateway.thumbprint], "accounts at the second CA")
+        check_equal(gateway.entry(APP)["issuer"], "First CA R1", "issuer")
+        gateway.stop()
+
+    @test
     def a_deactivated_account_is_a_clear_error(self):
         ca, gateway = self.pair([APP])
         gateway.wait_until_valid()
@@ -337,6 +373,43 @@ class SUITE(Suite):
         check("a limit holds" in said, said)
         gateway.stop()
 
+    @test
+    def limits_without_sense_end(self):
+        after = {APP: "99999999999999999999999", SHOP: "soon", API: "-5", "www.example.test": "Fri, 01 Jan 1999 00:00:00 GMT"}
+
+        def prepare(ca):
+            ca.instead["newOrder"] = lambda request: problem(429, "rateLimited", Retry_After=after[request.name])
+
+        _, gateway = self.pair(after, prepare)
+        for name, value in after.items():
+            wait = gateway.wait_for_failure(name)["due"] - time.time()
+            check(50 < wait < 8 * DAY + 60, f"Retry-After: {value} is taken for {wait:.0f} s")
+        gateway.stop()
+
+    @test
+    def four_failed_validations_of_a_name_in_an_hour_are_the_most(self):
+        """Whatever the operator does, and over restarts."""
+        ca, gateway = self.pair([APP, SHOP], lambda ca: setattr(ca, "perspectives", lambda name: [NOWHERE] if name == APP else []))
+        gateway.wait_for_failure(APP)
+        for number in range(6):
+            said = gateway.renew(APP)
+            if number == 3:
+                gateway.restart()
+            wait_until(lambda: gateway.entry(APP)["failures"] > 0 or "a limit holds" in said, 10, "the end of an attempt")
+        check_equal(len(ca.failed_validations()), 4, "failed validations")
+        check("a limit holds" in said, said)
+        # That name alone.
+        ca.perspectives = [gateway.place]
+        self.renewed(SHOP, gateway)
+        self.spent = gateway
+
+    @test
+    def a_name_whose_validations_are_spent_is_shown_as_due_in_an_hour(self):
+        due = self.spent.entry(APP)["due"] - time.time()
+        text = self.spent.certs("show", APP).stdout
+        self.spent.stop()
+        check(3_000 < due < 3_700, f"due in {due:.0f} s\n{text}")
+
     # Several authorities
 
     @test
@@ -395,7 +468,7 @@ class SUITE(Suite):
         check_equal(set(os.listdir(gateway.certificates)), files, "files")
         check(not os.path.exists("/tmp/kakuremichi-token") and not os.path.exists("/tmp/kakuremichi-token+http-01"), "a file elsewhere")
         check("\x1b" not in self.log(gateway), "a control character in the log")
-        holdings.check_memory(80, "after wrong answers")
+        holdings.check_memory(30, "after wrong answers")
         # It recovers.
         ca.alter = {}
         for name in names:
