@@ -14,13 +14,12 @@ import threading
 import time
 
 from .acme_http import NAMESPACE, Answer, Server, abort, problem
-from .acme_keys import Issuer, certificate_id, decode, encode, end_of, is_signed, jwk_of_certificate, read_request, split_chain, thumbprint
+from .acme_keys import Issuer, certificate_id, decode, encode, is_signed, jwk_of_certificate, read_request, split_chain, thumbprint
 from .system import free_port
 
 KINDS = [
-    "directory", "newNonce", "newAccount", "account", "newOrder", "order", "authorization", "challenge", "finalize", "certificate", "renewalInfo",
-    "keyChange", "revokeCert",
-]
+    "directory", "newNonce", "newAccount", "account", "newOrder", "order", "authorization", "challenge", "finalize", "certificate",
+    "renewalInfo", "keyChange", "revokeCert"]
 
 
 class Refusal(Exception):
@@ -396,6 +395,3 @@ class AcmeCA:
             return problem(400, "alreadyRevoked")
         self.revoked.append(der)
         return Answer(200)
-
-    def end(self, identifier):
-        return end_of(self.issued[identifier])

@@ -120,7 +120,8 @@ ORDER = {
     "a refused challenge": ("challenge", lambda *_: problem(400, "malformed"), "challenge: .*malformed"),
     "a refused CSR": ("finalize", lambda *_: problem(400, "badCSR"), "finalize: .*badCSR"),
     "a finalized order that is no JSON": ("finalize", raw(b"{"), "finalize: .*not JSON"),
-    "a finalized order that is invalid": ("finalize", members(status="invalid", error={"type": "urn:ietf:params:acme:error:caa", "detail": "no"}), "finalize: .*caa"),
+    "a finalized order that is invalid": (
+        "finalize", members(status="invalid", error={"type": "urn:ietf:params:acme:error:caa", "detail": "no"}), "finalize: .*caa"),
     "a valid order without a certificate": ("finalize", members(certificate=None), "finalize: .*without a certificate"),
     "a certificate at a foreign host without TLS": ("finalize", members(certificate="http://192.0.2.1/c"), "finalize: .*https"),
     "an empty chain": ("certificate", raw(b""), "verification: .*empty"),
