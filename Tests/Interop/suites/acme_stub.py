@@ -7,10 +7,11 @@ import re
 import threading
 import time
 
+from interop.acme_accounts import APP, DAY, NOWHERE
 from interop.acme_gateway import Visitor
 from interop.acme_http import STALL, Answer
 from interop.acme_keys import end_of
-from interop.acme_quick import APP, DAY, NOWHERE, Quick
+from interop.acme_quick import Quick
 from interop.runner import test
 from interop.system import check, check_equal, wait_until
 
