@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 
+from .acme_http import abort
 from .acme_keys import encode, jwk_of, new_key, thumbprint
 from .system import free_port
 
@@ -89,3 +90,41 @@ def huge(token, mark):
         for _ in range(1 << 14):
             connection.sendall(b"x" * 65536)
     return send
+
+
+def forgeries(token, good, own, elsewhere):
+    """Answers that are not to be served, though `good` is the thumbprint that is listed. `own` is that of the gateway which asks."""
+    right = f"{token}.{good}".encode()
+    foreign = thumbprint(jwk_of(new_key()))
+    return {
+        "a foreign thumbprint": response(f"{token}.{foreign}".encode()),
+        "the gateway's own thumbprint": response(f"{token}.{own}".encode()),
+        "a line end behind it": response(right + b"\n"),
+        "a space behind it": response(right + b" "),
+        "a NUL behind it": response(right + b"\0"),
+        "a space before it": response(b" " + right),
+        "a mark of the byte order before it": response(b"\xef\xbb\xbf" + right),
+        "twice": response(right + right),
+        "another token": response(f"{new_token()}.{good}".encode()),
+        "a longer token": response(f"{token}a.{good}".encode()),
+        "no token": response(good.encode()),
+        "no thumbprint": response(f"{token}.".encode()),
+        "no dot": response(f"{token}{good}".encode()),
+        "other letters": response(f"{token}.{good.swapcase()}".encode()),
+        "nothing": response(b""),
+        "a page": response(b"<html>" + right + b"</html>"),
+        "a huge body": huge(token, good),
+        "a huge head": response(right, fields="X: " + "x" * 4_000_000 + "\r\n"),
+        "404": response(right, "404 Not Found"),
+        "201": response(right, "201 Created"),
+        "206": response(right, "206 Partial Content", f"Content-Range: bytes 0-{len(right) - 1}/{len(right)}\r\n"),
+        "a redirect": response(right, "302 Found", f"Location: http://{elsewhere}/.well-known/acme-challenge/{token}\r\n"),
+        "no answer": stall,
+        "a body that does not end": lambda one: (one.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + right), stall(one)),
+        "one byte a second": slowly(response(right)),
+        "a reset": abort,
+        "a reset in the middle": lambda one: (one.sendall(response(right)[:-5]), abort(one)),
+        "an end in the middle": lambda one: one.sendall(response(right)[:-5]),
+        "no HTTP": right,
+        "interim answers without end": lambda one: [(one.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n"), time.sleep(0.01)) for _ in range(2000)],
+    }

@@ -7,9 +7,8 @@ import time
 
 from interop.acme_ca import AcmeCA
 from interop.acme_gateway import AcmeGateway
-from interop.acme_http import abort
 from interop.acme_keys import jwk_of, names_of, new_key, thumbprint
-from interop.acme_peer import Peer, huge, new_token, response, slowly, stall
+from interop.acme_peer import Peer, forgeries, new_token, response, stall
 from interop.runner import Suite, test
 from interop.system import check, check_equal, wait_until
 
@@ -110,44 +109,7 @@ class SUITE(Suite):
     @test
     def an_answer_that_is_not_one_of_a_listed_gateway_is_never_served(self):
         peer, gateway = self.forged()
-        foreign, good = thumbprint(jwk_of(new_key())), peer.thumbprint
-        elsewhere = self.peer(9)
-
-        def cases(token):
-            right = f"{token}.{good}".encode()
-            elsewhere.answers[token] = response(right)
-            return {
-                "a foreign thumbprint": response(f"{token}.{foreign}".encode()),
-                "the gateway's own thumbprint": response(f"{token}.{gateway.thumbprint}".encode()),
-                "a line end behind it": response(right + b"\n"),
-                "a space behind it": response(right + b" "),
-                "a NUL behind it": response(right + b"\0"),
-                "a space before it": response(b" " + right),
-                "a mark of the byte order before it": response(b"\xef\xbb\xbf" + right),
-                "twice": response(right + right),
-                "another token": response(f"{new_token()}.{good}".encode()),
-                "a longer token": response(f"{token}a.{good}".encode()),
-                "no token": response(good.encode()),
-                "no thumbprint": response(f"{token}.".encode()),
-                "no dot": response(f"{token}{good}".encode()),
-                "other letters": response(f"{token}.{good.swapcase()}".encode()),
-                "nothing": response(b""),
-                "a page": response(b"<html>" + right + b"</html>"),
-                "a huge body": huge(token, good),
-                "a huge head": response(right, fields="X: " + "x" * 4_000_000 + "\r\n"),
-                "404": response(right, "404 Not Found"),
-                "201": response(right, "201 Created"),
-                "206": response(right, "206 Partial Content", f"Content-Range: bytes 0-{len(right) - 1}/{len(right)}\r\n"),
-                "a redirect": response(right, "302 Found", f"Location: http://{elsewhere.plain_address}/.well-known/acme-challenge/{token}\r\n"),
-                "no answer": stall,
-                "a body that does not end": lambda one: (one.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + right), stall(one)),
-                "one byte a second": slowly(response(right)),
-                "a reset": abort,
-                "a reset in the middle": lambda one: (one.sendall(response(right)[:-5]), abort(one)),
-                "an end in the middle": lambda one: one.sendall(response(right)[:-5]),
-                "no HTTP": right,
-                "interim answers without end": lambda one: [(one.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n"), time.sleep(0.01)) for _ in range(2000)],
-            }
+        good, elsewhere = peer.thumbprint, self.peer(9)
 
         results = {}
 
@@ -161,9 +123,10 @@ class SUITE(Suite):
 
         threads = []
         memory = gateway.process.memory()
-        for what in cases(new_token()):
+        for what in forgeries(new_token(), good, gateway.thumbprint, ""):
             token = new_token()
-            peer.answers[token] = cases(token)[what]
+            elsewhere.answers[token] = response(f"{token}.{good}".encode())
+            peer.answers[token] = forgeries(token, good, gateway.thumbprint, elsewhere.plain_address)[what]
             threads.append(threading.Thread(target=ask, args=(what, token), daemon=True))
             threads[-1].start()
         for thread in threads:
@@ -322,30 +285,39 @@ class SUITE(Suite):
         check_equal(statuses, [REDIRECT] * 20, "statuses")
         check_equal(len(peer.asked(token)), 1, "questions")
 
+    def flood(self, gateway, peer):
+        """More unknown tokens at once than are asked about, and a peer that answers none of them."""
+        connections = []
+        for _ in range(150):
+            token = new_token()
+            peer.answers[token] = stall
+            connection = socket.create_connection(gateway.place, timeout=10)
+            self.lab.on_close(connection.close)
+            connection.sendall(f"GET /.well-known/acme-challenge/{token} HTTP/1.1\r\nHost: {APP}\r\n\r\n".encode())
+            connections.append(connection)
+        return connections
+
     @test
     def unknown_tokens_from_a_stranger_do_not_hinder_an_order(self):
-        """More of them at once than are asked about, and a peer that answers none."""
         (gateway, *_), peer = self.ring()
         before, failed = gateway.leaf(APP), len(self.ca.failed_validations())
-        tokens = [new_token() for _ in range(150)]
-        for token in tokens:
-            peer.answers[token] = stall
-        sockets = []
-        try:
-            for token in tokens:
-                connection = socket.create_connection(gateway.place, timeout=10)
-                connection.sendall(f"GET /.well-known/acme-challenge/{token} HTTP/1.1\r\nHost: {APP}\r\n\r\n".encode())
-                sockets.append(connection)
-            self.ca.perspectives = [gateway.place]
-            gateway.renew(APP)
-            wait_until(lambda: gateway.leaf(APP) != before, 15, "it has renewed")
-            check_equal(self.ca.failed_validations()[failed:], [], "validations that failed")
-            for connection in sockets:
-                connection.settimeout(10)
-                check(connection.recv(1000).startswith(b"HTTP/1.1 301 "), "a request without an answer")
-        finally:
-            for connection in sockets:
-                connection.close()
+        connections = self.flood(gateway, peer)
+        self.ca.perspectives = [gateway.place]
+        gateway.renew(APP)
+        wait_until(lambda: gateway.leaf(APP) != before, 15, "it has renewed")
+        check_equal(self.ca.failed_validations()[failed:], [], "validations that failed")
+        for connection in connections:
+            check(connection.recv(1000).startswith(b"HTTP/1.1 301 "), "a request without an answer")
+
+    @test
+    def unknown_tokens_from_a_stranger_do_not_hide_those_of_another_gateway(self):
+        (gateway, other, _), peer = self.ring()
+        token = new_token()
+        text = f"{token}.{other.thumbprint}"
+        # As if another process of that gateway had ordered.
+        self.lab.write(f"{other.name}-state/certificates/{token}+http-01", text)
+        self.flood(gateway, peer)
+        check_equal(gateway.challenge(token, APP), (200, text.encode()), "what the CA gets")
         for one in self.members:
             one.stop()
 
