@@ -60,8 +60,9 @@ package final class GatewayCertificates: Sendable {
         await automatic?.update(domains: routes.map { ($0.domain, $0.enabled) }, generation: generation)
     }
 
-    /// Looks at all certificates once a minute, for alerts.
-    func watch() {
+    /// The listeners are open: what is due is ordered, and all certificates are looked at once a minute, for alerts.
+    func start() async {
+        await automatic?.start()
         looks.withLockedValue {
             $0 = MultiThreadedEventLoopGroup.singleton.next().scheduleRepeatedTask(initialDelay: .seconds(5), delay: Self.watchInterval) {
                 _ in

@@ -50,7 +50,7 @@ package enum GatewayNode {
                 CertificateVerbs.register(on: admin, certificates: certificates)
             }
             var reload = GatewayReload(configuration, load: load, running: running, front: opened, endpoints: endpoints)
-            certificates.watch()
+            await certificates.start()
             await signals.wait(whileEvery: certificateCheck) {
                 do {
                     try certificates.selector.refresh()

@@ -37,6 +37,8 @@ package struct ACMEClient: Sendable {
         var configuration = HTTPClient.Configuration(
             tlsConfiguration: tls, redirectConfiguration: .disallow, timeout: .init(connect: Self.connectLimit, read: Self.readLimit))
         configuration.connectionPool.idleTimeout = .seconds(30)
+        // The session tries again by itself.
+        configuration.connectionPool.retryConnectionEstablishment = false
         http = HTTPClient(eventLoopGroupProvider: .shared(group), configuration: configuration)
         loop = group.next()
         self.userAgent = userAgent

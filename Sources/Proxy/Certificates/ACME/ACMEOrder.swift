@@ -131,11 +131,22 @@ package struct ACMEOrder: Sendable {
         }
         if let lastFailure, issue.hasFailed {
             let counts = Dictionary(grouping: failedValidations, by: \.name).mapValues(\.count)
-            return counts.values.contains { $0 >= plan.maximumFailures }
+            let isHopeless = issue.tasks.contains { task in
+                tried[task.challenge.name, default: []].contains(task.challenge.type) && !hasType(for: task)
+            }
+            return isHopeless || counts.values.contains { $0 >= plan.maximumFailures }
                 ? end(lastFailure) : newOrder(replaces: plan.replaces != nil, now: now)
         }
         state = .awaitingReady(issue, attempt: 0)
         return ask(issue.url, .order, now: now)
+    }
+
+    /// Another order would offer a type that was not tried; CAs offer the same again.
+    private func hasType(for task: Task) -> Bool {
+        let name = task.challenge.name
+        return plan.challenges.contains { type in
+            type.isUsable(for: name) && !tried[name, default: []].contains(type) && task.offers.contains { $0.type == type.rawValue }
+        }
     }
 
     /// The first configured type that the CA offers and that has not failed yet.

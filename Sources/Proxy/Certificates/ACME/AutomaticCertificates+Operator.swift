@@ -11,7 +11,8 @@ extension AutomaticCertificates {
         return entries.keys.sorted { $0.name < $1.name }.map { domain in
             let entry = entries[domain] ?? Entry(since: now)
             let name = record.names[domain.name] ?? IssuanceRecord.Name()
-            let isDue = name.schedule.orderTime(now: now) <= now
+            let due = due(domain, now: now)
+            let isDue = due <= now
             let state: CertificateList.Entry.State
             if let stored = entry.stored {
                 state = stored.notValidAfter <= now ? .expired : isDue || name.schedule.failures > 0 ? .renewing : .valid
@@ -25,7 +26,7 @@ extension AutomaticCertificates {
                 issuer: entry.stored.map { LogText.escape($0.issuer, limit: 100) },
                 notBefore: entry.stored.map { Self.seconds($0.notValidBefore) },
                 notAfter: entry.stored.map { Self.seconds($0.notValidAfter) },
-                due: entry.isWanted && entry.obstacle == nil ? Self.seconds(due(domain, entry, name, now)) : nil,
+                due: entry.isWanted && entry.obstacle == nil ? Self.seconds(due) : nil,
                 failures: name.schedule.failures,
                 reason: entry.obstacle ?? (entry.isWanted ? name.schedule.lastFailure : "its route is disabled"),
                 isOverdue: name.schedule.isOverdue(now: now))
@@ -53,11 +54,9 @@ extension AutomaticCertificates {
         }
     }
 
-    private func due(_ domain: DomainPattern, _ entry: Entry, _ name: IssuanceRecord.Name, _ now: Date) -> Date {
-        guard case .wait(let until) = step(domain, entry, now: now), name.schedule.failures > 0 else {
-            return name.schedule.orderTime(now: now)
-        }
-        return until
+    /// When the next order is, with all limits.
+    private func due(_ domain: DomainPattern, now: Date) -> Date {
+        (record.names[domain.name] ?? IssuanceRecord.Name()).schedule.orderTime(now: now, budget: budgetTime(domain, now: now))
     }
 
     package var account: CertificateAccount {
@@ -82,7 +81,6 @@ extension AutomaticCertificates {
         if let obstacle = entries[domain]?.obstacle { throw AdminFault(error: "\(domain): \(obstacle)") }
         let now = clock()
         record.names[domain.name]?.schedule.forceNow(now)
-        record.names[domain.name]?.blocked = [:]
         logger.notice("Certificate to be renewed now", metadata: ["domain": "\(domain)"])
         defer { advance() }
         guard case .wait(let until) = step(domain, entries[domain] ?? Entry(since: now), now: now) else { return now }
@@ -103,7 +101,7 @@ extension AutomaticCertificates {
         keep(session)
         // One that another account ordered: its own key says so, too (RFC 8555 §7.6).
         if case .failure(let failure) = result, failure.kind == .refused, failure.problem?.type != "alreadyRevoked",
-            let key = ACMEKey(pem: stored.pem)
+            let key = stored.keyPEM.flatMap({ ACMEKey(pem: $0) })
         {
             result = await client(authority).perform(
                 .revoke(certificate: stored.leafDER, reason: reason, key: key), stage: .revocation, session: &session)

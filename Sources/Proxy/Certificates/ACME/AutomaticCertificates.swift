@@ -42,13 +42,14 @@ package actor AutomaticCertificates {
     var entries: [DomainPattern: Entry] = [:]
     var accountKey: ACMEKey
     /// By directory.
-    private var sessions: [String: ACMESession] = [:]
-    private var registrations: [String: Task<ACMESession, any Error>] = [:]
+    var sessions: [String: ACMESession] = [:]
+    var registrations: [String: Task<ACMESession, any Error>] = [:]
     private var running: [DomainPattern: Task<Void, Never>] = [:]
     private var alarm: Scheduled<Void>?
     private let loop: any EventLoop
     private var nextMissed = Date.distantPast
     private var isStopped = false
+    private var isStarted = false
     private var generation = 0
     private(set) var counts = Counts()
 
@@ -190,9 +191,15 @@ package actor AutomaticCertificates {
 
     // MARK: Time
 
+    /// From now on a CA can reach what it will look at.
+    package func start() {
+        isStarted = true
+        advance()
+    }
+
     /// Begins what is due, and comes back when the next thing is.
     func advance() {
-        guard !isStopped else { return }
+        guard isStarted, !isStopped else { return }
         let now = clock()
         saveUnsaved()
         tellMissed(now)
@@ -264,7 +271,7 @@ package actor AutomaticCertificates {
     }
 
     /// When some authority may see a failed validation again; nil if one may now.
-    private func budgetTime(_ domain: DomainPattern, now: Date) -> Date? {
+    func budgetTime(_ domain: DomainPattern, now: Date) -> Date? {
         var earliest: Date?
         for authority in settings.authorities {
             guard let time = record.budgets[authority.directory.text]?.nextTime(names(of: domain), now: now) else { return nil }
@@ -272,59 +279,6 @@ package actor AutomaticCertificates {
         }
         return earliest
     }
-
-    // MARK: Accounts
-
-    /// A session that knows the account, registered if need be: once, however many orders begin together.
-    func session(_ directory: ACMEURL, _ authority: ACMEAuthority) async throws -> ACMESession {
-        let key = directory.text
-        if let session = sessions[key], session.account != nil { return session.withoutNonces }
-        if let registration = registrations[key] { return try await registration.value.withoutNonces }
-        let unregistered = sessions[key] ?? unregisteredSession(directory, authority)
-        guard unregistered.account == nil else {
-            sessions[key] = unregistered
-            return unregistered
-        }
-        let client = client(authority)
-        let registration = Task { () throws -> ACMESession in
-            var session = unregistered
-            _ = try await client.perform(.account(), stage: .account, session: &session).get()
-            return session
-        }
-        registrations[key] = registration
-        defer { registrations[key] = nil }
-        let registered = try await registration.value
-        keep(registered)
-        logger.info("ACME account", metadata: ["directory": "\(key)", "account": "\(registered.account?.text ?? "")"])
-        return registered
-    }
-
-    /// For what takes no account: none is made for it.
-    func anonymousSession(_ authority: ACMEAuthority) -> ACMESession {
-        (sessions[authority.directory.text] ?? unregisteredSession(authority.directory, authority)).withoutNonces
-    }
-
-    private func unregisteredSession(_ directory: ACMEURL, _ authority: ACMEAuthority) -> ACMESession {
-        let stored = record.accounts[directory.text].flatMap { $0.thumbprint == accountKey.thumbprint ? try? ACMEURL($0.url) : nil }
-        return ACMESession(
-            directory: directory, key: accountKey, account: stored, contacts: settings.email.isEmpty ? [] : ["mailto:" + settings.email],
-            externalAccount: authority.externalAccount)
-    }
-
-    /// For the next order.
-    func keep(_ session: ACMESession) {
-        let key = session.directoryURL.text
-        guard session.key.thumbprint == accountKey.thumbprint else { return }
-        if session.account == nil, sessions[key]?.account != nil { return }
-        sessions[key] = session
-        record.accounts[key] = session.account.map { IssuanceRecord.Account(url: $0.text, thumbprint: session.key.thumbprint) }
-    }
-
-    /// They belong to a key that is used no more.
-    func forgetSessions() { sessions = [:] }
-
-    /// How the CA calls itself in CAA records, RFC 8555 §9.7.6; nil before its directory was read.
-    func caaIdentity(_ directory: String) -> String? { sessions[directory]?.directory?.meta?.caaIdentities?.first }
 
     func coversByFile(_ domain: DomainPattern) -> Bool { isCoveredByFile(domain) }
 

@@ -2,6 +2,7 @@ import Crypto
 import FoundationEssentials
 import Logging
 import NIOSSL
+import SwiftASN1
 import X509
 
 /// What ACME needs to remember, one small file each, in the layout of Go's `autocert.DirCache`: an operator may point it at the cache of a
@@ -198,6 +199,11 @@ package struct StoredCertificate: Sendable {
         leafDER = der
         notValidBefore = leaf.notValidBefore
         notValidAfter = leaf.notValidAfter
+    }
+
+    /// The key by itself.
+    package var keyPEM: String? {
+        (try? PEMDocument.parseMultiple(pemString: pem))?.first { $0.discriminator.hasSuffix("PRIVATE KEY") }?.pemString
     }
 
     package func covers(_ host: String) -> Bool { names.contains { $0.covers(host) } }

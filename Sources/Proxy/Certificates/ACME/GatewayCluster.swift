@@ -38,11 +38,14 @@ package final class GatewayCluster: ChallengeResponder {
     private let thumbprints: Set<String>
     private let isOurs: @Sendable (String) -> Bool
     private let http: HTTPClient?
-    private let state = Mutex(State())
+    private let state: Mutex<State>
 
     private struct State: Sendable {
-        var asking = 0
-        /// Tokens that nobody knew, until when.
+        /// Who waits for the answer about a token.
+        var waiting: [String: [EventLoopPromise<String?>]] = [:]
+        /// Questions that each peer has not answered yet.
+        var outstanding: [Int]
+        /// Tokens that no gateway knew, until when.
         var misses: [String: NIODeadline] = [:]
         var served: UInt64 = 0
         var relayed: UInt64 = 0
@@ -58,6 +61,7 @@ package final class GatewayCluster: ChallengeResponder {
         self.store = store
         self.isOurs = isOurs
         peers = settings.peers
+        state = Mutex(State(outstanding: [Int](repeating: 0, count: settings.peers.count)))
         thumbprints = Set(settings.peers.map(\.thumbprint))
         guard !settings.peers.isEmpty else {
             http = nil
@@ -66,6 +70,7 @@ package final class GatewayCluster: ChallengeResponder {
         var configuration = HTTPClient.Configuration(
             redirectConfiguration: .disallow, timeout: .init(connect: .seconds(2), read: .seconds(3)))
         configuration.connectionPool.idleTimeout = .seconds(5)
+        configuration.connectionPool.retryConnectionEstablishment = false
         http = HTTPClient(eventLoopGroupProvider: .shared(group), configuration: configuration)
     }
 
@@ -93,22 +98,40 @@ package final class GatewayCluster: ChallengeResponder {
             state.withLock { $0.served &+= 1 }
             return .keyAuthorization(known)
         }
-        let isAsked = state.withLock { state in
-            if let until = state.misses[token], NIODeadline.now() < until { return false }
-            guard state.asking < Self.maximumQuestions else { return false }
-            state.asking += 1
+        // A question of another gateway is answered from here alone, and says nothing of what the others know.
+        let key = isRelayed ? "relayed " + token : token
+        let promise = loop.makePromise(of: String?.self)
+        let isFirst: Bool? = state.withLock { state in
+            if let until = state.misses[token], NIODeadline.now() < until { return nil }
+            if state.waiting[key] != nil {
+                guard state.waiting[key]?.count ?? 0 < Self.maximumWaiting else { return nil }
+                state.waiting[key]?.append(promise)
+                return false
+            }
+            guard state.waiting.count < Self.maximumQuestions else { return nil }
+            state.waiting[key] = [promise]
             return true
         }
-        guard isAsked else { return .unknown }
-        return .wait(loop.makeFutureWithTask { [self] in await find(token, host: host, asksPeers: !isRelayed) })
+        guard let isFirst else {
+            promise.succeed(nil)
+            return .unknown
+        }
+        if isFirst {
+            Task {
+                let found = await find(token, host: host, asksPeers: !isRelayed)
+                let waiting = state.withLock { $0.waiting.removeValue(forKey: key) ?? [] }
+                for promise in waiting { promise.succeed(found) }
+            }
+        }
+        return .wait(promise.futureResult)
     }
 
     private func find(_ token: String, host: String, asksPeers: Bool) async -> String? {
-        defer { state.withLock { $0.asking -= 1 } }
         let stored = try? await NIOThreadPool.singleton.runIfActive { [store] in try store.keyAuthorization(forToken: token) }
         // Only what is one: the directory may be shared with others.
         if let stored = stored ?? nil, Self.isKeyAuthorization(stored, of: token, thumbprint: nil) { return stored }
-        if asksPeers, let answer = await askPeers(token, host: host) {
+        guard asksPeers else { return nil }
+        if let answer = await askPeers(token, host: host) {
             state.withLock { $0.relayed &+= 1 }
             return answer
         }
@@ -120,11 +143,24 @@ package final class GatewayCluster: ChallengeResponder {
         return nil
     }
 
-    /// All at once; the first good answer counts.
+    /// All at once; the first good answer counts. A peer that does not answer is left out while it has questions enough, so that it does not
+    /// hold up those about tokens that others have.
     private func askPeers(_ token: String, host: String) async -> String? {
         guard let http, !peers.isEmpty else { return nil }
+        let asked = state.withLock { state in
+            peers.indices.filter { index in
+                guard state.outstanding[index] < Self.maximumOutstanding else { return false }
+                state.outstanding[index] += 1
+                return true
+            }
+        }
         return await withTaskGroup(of: String?.self) { tasks in
-            for peer in peers { tasks.addTask { await self.ask(peer, token, host: host, http) } }
+            for index in asked {
+                tasks.addTask {
+                    defer { self.state.withLock { $0.outstanding[index] -= 1 } }
+                    return await self.ask(self.peers[index], token, host: host, http)
+                }
+            }
             for await answer in tasks {
                 guard let answer else { continue }
                 tasks.cancelAll()
@@ -161,7 +197,12 @@ package final class GatewayCluster: ChallengeResponder {
 
     /// SHA-256 in base64url.
     package static let thumbprintLength = 43
-    static let maximumQuestions = 64
+    /// About different tokens.
+    static let maximumQuestions = 512
+    /// Requests for one of them.
+    static let maximumWaiting = 64
+    /// Of one peer.
+    static let maximumOutstanding = 16
     static let maximumMisses = 1_024
     static let missTime = TimeAmount.seconds(1)
     static let questionLimit = TimeAmount.seconds(4)

@@ -46,6 +46,8 @@ package struct RenewalSchedule: Codable, Equatable, Sendable {
     private var needsRehearsal = false
     /// When certificates for this set were issued, the latest last, as many as count.
     private var issued: [Date] = []
+    /// What a CA has said of its limits: nobody's wish goes beyond it.
+    private var limitedUntil: Date?
     /// An operator wants the next order, whatever is counted here.
     private var isForced = false
     /// For status.
@@ -81,6 +83,7 @@ package struct RenewalSchedule: Codable, Equatable, Sendable {
         var time = renewalTime ?? now
         // Further ahead than anything that is set here: the clock was wrong then.
         if let notBefore, notBefore <= now + ACMEDates.longestRetry + Self.longestAsk { time = max(time, notBefore) }
+        if let limitedUntil, limitedUntil <= now + ACMEDates.longestRetry + Self.longestAsk { time = max(time, limitedUntil) }
         if let budget { time = max(time, budget) }
         // Whatever a window says: the limit of equal certificates is not run into.
         let counted = issued.filter { $0 <= now }
@@ -107,7 +110,9 @@ package struct RenewalSchedule: Codable, Equatable, Sendable {
         self.lifetime = lifetime
         let share = lifetime.length < Self.shortLifetime ? Self.shortShare : Self.longShare
         ownTime = lifetime.point(share) - Self.draw(lifetime.length * Self.jitterShare, random)
-        (window, askAt, failures, notBefore, needsRehearsal, isForced, lastFailure) = (nil, nil, 0, nil, false, false, nil)
+        (window, askAt, failures, notBefore, limitedUntil, needsRehearsal, isForced, lastFailure) = (
+            nil, nil, 0, nil, nil, false, false, nil
+        )
         guard isNew else { return }
         issued.append(now)
         issued.removeFirst(max(issued.count - Self.maximumIssued, 0))
@@ -147,7 +152,8 @@ package struct RenewalSchedule: Codable, Equatable, Sendable {
         }
         notBefore = now + delay + Self.draw(delay / 10, random)
         if failure.kind == .rateLimited {
-            notBefore = max(notBefore ?? now, failure.retryAfter ?? now + Self.rateLimitDelay)
+            limitedUntil = failure.retryAfter ?? now + Self.rateLimitDelay
+            notBefore = max(notBefore ?? now, limitedUntil ?? now)
         } else if let retryAfter = failure.retryAfter {
             notBefore = max(notBefore ?? now, min(retryAfter, now + Self.longestAsk))
         }

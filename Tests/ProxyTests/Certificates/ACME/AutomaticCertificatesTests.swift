@@ -39,6 +39,7 @@ import Testing
         try keep(["app.example.com"], as: "app.example.com")
         let certificates = try certificates(directory: stub.url + "/dir")
         await certificates.update(domains: [("app.example.com", true)], generation: 1)
+        await certificates.start()
         #expect(acquired.certificate(of: try patterns("app.example.com")[0]) != nil)
         let list = await certificates.list
         #expect(list.map(\.state) == [.valid] && list[0].names == ["app.example.com"])
@@ -73,6 +74,7 @@ import Testing
         let stub = try await HTTPStub()
         var certificates = try certificates(directory: stub.url + "/dir")
         await certificates.update(domains: [("app.example.com", true)], generation: 1)
+        await certificates.start()
         while await certificates.list[0].failures == 0 {
             try await MultiThreadedEventLoopGroup.singleton.any().scheduleTask(in: .milliseconds(20)) {}.futureResult.get()
         }
@@ -83,6 +85,7 @@ import Testing
         let count = stub.seen.withLockedValue { $0.count }
         certificates = try self.certificates(directory: stub.url + "/dir")
         await certificates.update(domains: [("app.example.com", true)], generation: 1)
+        await certificates.start()
         let again = await certificates.list[0]
         #expect(again.state == .failed && again.due == entry.due && again.reason == entry.reason)
         await certificates.stop()
