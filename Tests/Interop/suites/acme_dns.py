@@ -1,4 +1,4 @@
-"""Certificates by records in a zone of knot, from pebble that looks there; what is told when a certificate ends. 85 s."""
+"""Certificates by records in a zone of knot, from pebble that looks there; what is told when a certificate ends. 90 s."""
 
 import base64
 import datetime
@@ -27,7 +27,7 @@ BY_FILE, WATCHED = "file.example.test", "watched.example.test"
 DNS_TOKEN, ALERT_TOKEN, ALERT_PATH = "dns-token-0123456789abcdefghij", "alert-token-0123456789abcdefghij", "services/T0/secret-0123456789"
 WRONG_SECRET = "d3JvbmdzZWNyZXR3cm9uZ3NlY3JldHdyb25nc2VjcmV0"
 # The gateway looks at its certificates 5 s after the start and then each minute.
-SECOND_LOOK = 68
+FIRST_LOOK, SECOND_LOOK = 8, 68
 
 HOOK = """#!/bin/sh
 echo "$1 $2 $3" >>{directory}/calls
@@ -51,7 +51,7 @@ env | sort >{directory}/environment
 
 
 class Stub:
-    """A local web service that keeps what is posted; `answer(request)` gives the status."""
+    """A local web service that keeps what is posted; `answer(request)` gives the status. It tells everybody what it was told in secret."""
 
     def __init__(self, answer):
         self.requests = []
@@ -67,9 +67,14 @@ class Stub:
                 except Exception as error:
                     status = 500
                     stub.requests.append({"error": repr(error)})
+                body = f"you said {self.headers['Authorization']}".encode()
                 self.send_response(status)
-                self.send_header("Content-Length", "0")
+                if status == 302:
+                    self.send_header("Location", "/elsewhere")
+                self.send_header("Content-Length", "0" if status == 204 else str(len(body)))
                 self.end_headers()
+                if status != 204:
+                    self.wfile.write(body)
 
             def log_message(self, *_):
                 pass
@@ -113,9 +118,9 @@ class SUITE(Suite):
         with open(path) as file:
             return file.read().splitlines()
 
-    def provider(self, name, **keys):
+    def provider(self, name, limit="20s", **keys):
         wait = {} if self.knot.can_be_asked else {"propagation_wait": "0s"}
-        return table("acme.dns", provider=name, resolver=self.knot.endpoint, propagation_limit="20s", **wait, **keys)
+        return table("acme.dns", provider=name, resolver=self.knot.endpoint, propagation_limit=limit, **wait, **keys)
 
     def rfc2136(self, **keys):
         return self.provider("rfc2136", **{"server": self.knot.endpoint, "key_name": KEY, "key_secret_file": self.key_file, **keys})
@@ -200,10 +205,8 @@ class SUITE(Suite):
             return 204
 
         stub = Stub(answer)
-        token = self.lab.write("dns.token", DNS_TOKEN + "\n")
         try:
-            dns = self.provider("webhook", url=f"http://127.0.0.1:{stub.port}/dns", token_file=token)
-            with self.site("webhook", [name, f"*.{name}"], dns, target=self.origin.target) as site:
+            with self.site("webhook", [name, f"*.{name}"], self.webhook(stub), target=self.origin.target) as site:
                 self.check_both(site, name)
         finally:
             stub.close()
@@ -262,6 +265,43 @@ class SUITE(Suite):
     def pebble_validations(self, name):
         return len([line for line in self.pebble.log.splitlines() if "Pulled a task" in line and f'"{name}"' in line])
 
+    def webhook(self, stub, **keys):
+        token = self.lab.write("dns.token", DNS_TOKEN + "\n")
+        return self.provider("webhook", url=f"http://127.0.0.1:{stub.port}/dns", token_file=token, **keys)
+
+    @test
+    def a_webhook_that_refuses_or_publishes_nothing_is_told_of(self):
+        cases = {"refused": (403, "403: you said"), "moved": (302, "302.*redirects are not followed"), "silent": (204, rf"not everywhere after.*ns\.{ZONE}")}
+        if not self.knot.can_be_asked:
+            cases["silent"] = (204, "not everywhere after")
+        sites = []
+        try:
+            for name, (status, words) in cases.items():
+                stub = Stub(lambda request, status=status: status)
+                sites.append((stub, self.site(name, [f"{name}.{ZONE}"], self.webhook(stub, limit="3s")), f"{name}.{ZONE}", words))
+            for stub, site, domain, words in sites:
+                site.wait_for_state(domain, "failed")
+                shown = site.certs("show", domain)
+                check(re.search(words, shown), f"certs show {domain}: {shown}")
+                check_equal({r["path"] for r in stub.requests}, {"/dns"}, f"paths for {domain}")
+                check_equal(self.pebble_validations(domain), 0, f"validations of {domain}")
+                wait_until(lambda: stub.requests[-1]["json"]["action"] == "cleanup", 5, f"the record of {domain} is taken away")
+        finally:
+            for stub, site, *_ in sites:
+                site.close()
+                stub.close()
+
+    @test
+    def a_gateway_that_stops_takes_its_records_away(self):
+        name, stub = f"stopped.{ZONE}", Stub(lambda request: 204)
+        try:
+            with self.site("stopped", [name], self.webhook(stub)) as site:
+                site.wait_for_line("A record for DNS-01 was added")
+                site.stop()
+                check_equal([r["json"]["action"] for r in stub.requests], ["present", "cleanup"], "what the webhook was told")
+        finally:
+            stub.close()
+
     @test
     def settings_are_checked_before_the_start(self):
         open_key = self.lab.write("open.key", self.knot.secret, 0o644)
@@ -306,8 +346,8 @@ class SUITE(Suite):
     def start_alerts(self):
         """A configured certificate that has an eighth of its life left at most; the first attempt of the webhook is in vain."""
         self.alerted = Stub(lambda request: 503 if len(self.alerted.requests) == 1 else 200)
-        key, chain = Issuer().leaf(BY_FILE, begin=-90, end=10)
-        paths = self.lab.write("file.pem", chain.decode()), self.lab.write("file.key", key.decode())
+        self.issuer = Issuer()
+        paths = self.write_certificate(begin=-90, end=10)
         self.tell = self.write_hook("tell", ALERT_HOOK)
         self.alert_token = self.lab.write("alert.token", ALERT_TOKEN + "\n")
         more = table("[certificate]", cert=paths[0], key=paths[1]) + self.alert_table(self.alerted.port, self.tell)
@@ -315,6 +355,10 @@ class SUITE(Suite):
         self.alerts_begin = time.monotonic()
         self.watched = self.site(
             "alerts", [BY_FILE, WATCHED], self.rfc2136(), more=more, options=["--metrics-listen", f"127.0.0.1:{self.metrics_port}"])
+
+    def write_certificate(self, **lifetime):
+        key, chain = self.issuer.leaf(BY_FILE, **lifetime)
+        return self.lab.write("file.pem", chain.decode()), self.lab.write("file.key", key.decode())
 
     def alert_table(self, port, program):
         return table("alerts", webhook=f"http://127.0.0.1:{port}/{ALERT_PATH}", webhook_token_file=self.alert_token, exec=program)
@@ -394,11 +438,22 @@ class SUITE(Suite):
         check("503" in json.dumps(line), f"line: {line}")
         self.watched.stop()
         self.watched.start()
-        begin = time.monotonic()
-        time.sleep(max(0, begin + 8 - time.monotonic()))
+        time.sleep(FIRST_LOOK)
         check_equal((len(self.alerted.requests), len(self.told())), (2, 1), "alerts after a restart")
         check_equal(self.counted(), {}, "counts after a restart")
         check_equal(self.watched.said("Certificate of ", event="expiring"), [], "lines of the log after a restart")
+
+    @test
+    def a_good_certificate_in_its_place_is_told_of_too(self):
+        self.write_certificate(begin=-1, end=60)
+        self.watched.stop()
+        self.watched.start()
+        wait_until(lambda: len(self.told()) > 1 and len(self.alerted.requests) > 2, FIRST_LOOK + 5, "the recovery is told")
+        first, second = self.told()
+        check_equal((second["event"], second["name"], self.alerted.requests[-1]["json"]), ("recovered", first["name"], second), "the second alert")
+        check(second["id"] != first["id"] and second["notAfter"] > first["notAfter"], f"alerts: {first} {second}")
+        # The program is counted when it has ended, and nothing comes twice.
+        wait_until(lambda: self.counted() == {("webhook", "sent"): 1, ("exec", "sent"): 1}, 3, "one alert is counted for each channel")
 
     def check_alert(self, alert):
         check_equal((alert["event"], alert["level"], alert["lastFailure"]), ("expiring", "1/8", None), "event, level, last failure")
