@@ -25,10 +25,11 @@ def openssl(*arguments, cwd=None, input=None):
 class Pebble:
     """A CA that validates at two ports of loopback, `http` and `tls`: whoever listens there is whom it believes."""
 
-    def __init__(self, lab, name="pebble", http=None, tls=None, nonce_reject=0, reuse=0, alternates=0, chain=1, eab=False, validity=90 * 86400, start=True):
+    def __init__(self, lab, name="pebble", http=None, tls=None, nonce_reject=0, reuse=0, alternates=0, chain=1, eab=False, validity=90 * 86400, dns=None, start=True):
+        """`dns` is another resolver than its own, ADDRESS:PORT."""
         self.lab, self.name = lab, name
         self.http, self.tls = http or free_port(), tls or free_port()
-        self.port, self.management, self.dns, dns_management = (free_port() for _ in range(4))
+        self.port, self.management = free_port(), free_port()
         self.directory = lab.private_directory(name)
         self.ca_file = self.path("ca.pem")
         self.root_file = self.path("root.pem")
@@ -45,16 +46,22 @@ class Pebble:
         self.environment = {
             "PATH": "/usr/bin:/bin", "PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": str(nonce_reject), "PEBBLE_AUTHZREUSE": str(reuse),
             "PEBBLE_ALTERNATE_ROOTS": str(alternates), "PEBBLE_CHAIN_LENGTH": str(chain)}
-        self.resolver = lab.start(
-            f"{name}-dns",
-            ["pebble-challtestsrv", "-defaultIPv4", "127.0.0.1", "-defaultIPv6", "", "-http01", "", "-https01", "", "-tlsalpn01", "",
-             "-dns01", f"127.0.0.1:{self.dns}", "-management", f"127.0.0.1:{dns_management}"])
-        wait_for_port(self.resolver, dns_management)
+        self.resolver = None
+        self.dns = dns or self.start_resolver()
         if start:
             self.start()
 
     def path(self, name):
         return os.path.join(self.directory, name)
+
+    def start_resolver(self):
+        dns, management = f"127.0.0.1:{free_port()}", free_port()
+        self.resolver = self.lab.start(
+            f"{self.name}-dns",
+            ["pebble-challtestsrv", "-defaultIPv4", "127.0.0.1", "-defaultIPv6", "", "-http01", "", "-https01", "", "-tlsalpn01", "",
+             "-dns01", dns, "-management", f"127.0.0.1:{management}"])
+        wait_for_port(self.resolver, management)
+        return dns
 
     def make_certificates(self):
         """Of the directory's own HTTPS."""
@@ -72,7 +79,7 @@ class Pebble:
     def start(self):
         """A new one knows nothing of what there was, and has a new root."""
         self.process = self.lab.start(
-            self.name, ["pebble", "-config", self.path("pebble.json"), "-dnsserver", f"127.0.0.1:{self.dns}", "-strict"], environment=self.environment)
+            self.name, ["pebble", "-config", self.path("pebble.json"), "-dnsserver", self.dns, "-strict"], environment=self.environment)
         wait_for_port(self.process, self.port)
         wait_for_port(self.process, self.management)
         self.lab.write(self.root_file, self.root(), 0o644)
@@ -86,7 +93,8 @@ class Pebble:
 
     def close(self):
         self.stop()
-        self.resolver.stop()
+        if self.resolver:
+            self.resolver.stop()
 
     # What it knows
 

@@ -17,7 +17,7 @@ SUITES = [
     "http_drain_reload",
     "gateway_to_stock_peer", "stock_peer_to_agent", "end_to_end", "full_form", "odd_origins", "recovery", "rough_link", "bad_input",
     "observability", "access_log", "capture", "wg_tools", "cookies", "names", "several_loops", "udp", "kernel_tcp", "kernel_flow",
-    "kernel_load", "kernel_faults", "acme_pebble", "acme_certs", "acme_cache", "acme_gateways", "acme_cluster", "acme_stub",
+    "kernel_load", "kernel_faults", "acme_pebble", "acme_certs", "acme_cache", "acme_gateways", "acme_cluster", "acme_stub", "acme_dns",
 ]
 SLOW_SUITES = ["http_clients_slow", "acme_testssl", "rekey", "kernel_minute", "kernel_outages"]
 TEST_TIMEOUT = 90

@@ -260,7 +260,7 @@ class SUITE(Suite):
             check("limit" in site.certs("renew", name, code=1), "certs renew says nothing of the limit")
             site.stop()
             site.start()
-            message = site.certs("renew", name)
+            message = site.certs("renew", name, code=1)
             check(re.search(r"limit.* in 5\d min", message), f"certs renew: {message}")
             check_equal(self.pebble.orders, orders, "orders after four failures")
             check_equal(len(self.failures_in(self.pebble.log, name)), 4, "validations")
