@@ -7,7 +7,7 @@ import NIOTLS
 ///
 ///     waiting ──complete, known──► handedOver (TLS handler added, `onAccept`, bytes passed on, removed)
 ///        │ │                            ▲
-///        │ └──certificate is under way──► awaiting (nothing is read) ──came──┘
+///        │ └──certificate is under way──► awaiting (a client says nothing now) ──came──┘
 ///        │                                   └──did not come──┐
 ///        └──unknown, malformed─────────────────────────────► refusing (alert sent, output closed, input discarded) ──► closed
 ///
@@ -30,6 +30,8 @@ package final class ClientHelloHandler: ChannelDuplexHandler, RemovableChannelHa
     private let selector: CertificateSelector
     private let onWait: (TimeAmount) -> Void
     private let onAccept: (PresentedCertificate) throws -> Void
+    /// Gives the place among those who wait for a certificate away.
+    private var leave: (() -> Void)?
     private var state = State.waiting(ClientHelloParser(), ByteBuffer())
 
     /// - Parameters:
@@ -56,7 +58,7 @@ package final class ClientHelloHandler: ChannelDuplexHandler, RemovableChannelHa
             case .complete(let serverName, let isACME): receiveHello(serverName, isACME: isACME, held: held, context: context)
             case .invalid(let fault): receiveFault(fault, context: context)
             }
-        // One read may be under way when the certificate is asked for; no more are made.
+        // It is read on, so that the end of the connection is seen; a client has nothing more to say before it is answered.
         case .awaiting(var held):
             state = .handedOver
             held.writeBuffer(&bytes)
@@ -73,8 +75,7 @@ package final class ClientHelloHandler: ChannelDuplexHandler, RemovableChannelHa
 
     package func channelReadComplete(context: ChannelHandlerContext) {
         switch state {
-        case .waiting, .refusing: context.read()
-        case .awaiting: break
+        case .waiting, .awaiting, .refusing: context.read()
         case .handedOver: context.fireChannelReadComplete()
         }
     }
@@ -82,6 +83,7 @@ package final class ClientHelloHandler: ChannelDuplexHandler, RemovableChannelHa
     package func channelInactive(context: ChannelHandlerContext) {
         if case .refusing(_, let deadline) = state { deadline.cancel() }
         state = .handedOver
+        leave?()
         context.fireChannelInactive()
     }
 
@@ -102,12 +104,6 @@ package final class ClientHelloHandler: ChannelDuplexHandler, RemovableChannelHa
         }
     }
 
-    /// Held back while a certificate is awaited: a client that sends on is not read.
-    package func read(context: ChannelHandlerContext) {
-        if case .awaiting = state { return }
-        context.read()
-    }
-
     private func receiveHello(_ serverName: [UInt8]?, isACME: Bool, held: ByteBuffer, context: ChannelHandlerContext) {
         if isACME {
             guard let challenge = selector.challenge(serverName: serverName) else {
@@ -125,7 +121,10 @@ package final class ClientHelloHandler: ChannelDuplexHandler, RemovableChannelHa
             state = .awaiting(held)
             onWait(CertificateWait.limit)
             // The context is of this loop, and so is the future.
-            wait.certificate(on: context.eventLoop).assumeIsolated().whenComplete { result in
+            let (certificate, leave) = wait.certificate(on: context.eventLoop)
+            self.leave = leave
+            certificate.assumeIsolated().whenComplete { result in
+                self.leave = nil
                 guard case .awaiting(let held) = self.state else { return }
                 self.state = .handedOver
                 switch result {
@@ -134,7 +133,6 @@ package final class ClientHelloHandler: ChannelDuplexHandler, RemovableChannelHa
                     let channel = context.channel
                     self.accept(certificate, wait.host, held: held, context: context)
                     channel.pipeline.fireChannelReadComplete()
-                    channel.read()
                 case .failure: self.refuse(TLSAlert.internalError.record, .certificateUnavailable, context: context)
                 }
             }

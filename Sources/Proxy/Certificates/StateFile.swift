@@ -43,7 +43,8 @@ enum StateFile {
 
     /// Writes beside `path` and renames. `mode` holds from the first byte on, whatever the umask.
     static func write(_ text: String, to path: String, mode: mode_t) throws(CertificateFileError) {
-        let temporary = path + ".new-" + String(UInt64.random(in: .min ... .max), radix: 16)
+        // Short, whatever the name: a domain may be as long as a file's name can be.
+        let temporary = parent(of: path) + "/.new-" + String(UInt64.random(in: .min ... .max), radix: 16)
         let descriptor = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
         guard descriptor >= 0 else { throw .unwritable(path: path, reason: errorText(errno)) }
         var failure = writeAll(Array(text.utf8), to: descriptor)
@@ -78,6 +79,19 @@ enum StateFile {
             if mkdir(path, 0o700) == 0 || errno == EEXIST { return }
         }
         throw .unwritable(path: path, reason: errorText(errno))
+    }
+
+    /// Refuses a directory that another user owns or may write into.
+    static func checkDirectory(_ path: String) throws(CertificateFileError) {
+        var status = stat()
+        guard stat(path, &status) == 0 else { throw .unreadable(path: path, reason: errorText(errno)) }
+        guard status.st_mode & S_IFMT == S_IFDIR else { throw .unreadable(path: path, reason: "not a directory") }
+        guard status.st_uid == geteuid() else {
+            throw .unreadable(path: path, reason: "it belongs to another user")
+        }
+        guard status.st_mode & 0o022 == 0 else {
+            throw .unreadable(path: path, reason: "other users may write into it (run `chmod 700 \(path)`)")
+        }
     }
 
     private static func writeAll(_ bytes: [UInt8], to descriptor: Int32) -> Int32? {

@@ -46,7 +46,7 @@ package final class GatewayCertificates: Sendable {
         let gatewayName = settings.gatewayName?.name
         cluster = GatewayCluster(
             board: board, store: automatic.store, settings: settings.cluster, group: group,
-            isOurs: { selector.isRouted($0) || $0 == gatewayName })
+            ownThumbprint: { await automatic.thumbprint }, isOurs: { selector.isRouted($0) || $0 == gatewayName })
         logger.info(
             "ACME is on",
             metadata: [

@@ -52,9 +52,12 @@ package struct ACMEClient: Sendable {
     package func issue(_ order: inout ACMEOrder, presenter: some ACMEPresenter) async -> Result<ACMECertificate, ACMEFailure> {
         var presented: [ACMEChallenge] = []
         let result = await follow(&order, presenter: presenter, presented: &presented)
+        if case .failure = result, Task.isCancelled { order.abandon() }
         // Also of an order that was cancelled: nothing stays behind.
         let done = presented
-        await Task { for challenge in done { await presenter.withdraw(challenge) } }.value
+        let withdrawal = Task { for challenge in done { await presenter.withdraw(challenge) } }
+        // A slow provider of zones does not hold up the certificate: it goes on by itself.
+        try? await TimeLimit.wait(for: withdrawal, atMost: Self.withdrawLimit, on: loop)
         return result
     }
 
@@ -91,11 +94,14 @@ package struct ACMEClient: Sendable {
             message.headers.add(name: "Content-Type", value: ACMERequest.contentType)
             message.body = .bytes(ByteBuffer(bytes: request.body))
         }
-        let response = try await http.execute(message, timeout: Self.requestLimit)
-        let body = try await response.body.collect(upTo: ACMEResponse.maximumBody)
-        return ACMEResponse(
-            status: Int(response.status.code), fields: response.headers.map { ACMEResponse.Field($0.name, $0.value) },
-            body: Array(body.readableBytesView))
+        let (http, finished) = (http, message)
+        return try await TimeLimit.run(Self.requestLimit, on: loop) {
+            let response = try await http.execute(finished, timeout: Self.requestLimit)
+            let body = try await response.body.collect(upTo: ACMEResponse.maximumBody)
+            return ACMEResponse(
+                status: Int(response.status.code), fields: response.headers.map { ACMEResponse.Field($0.name, $0.value) },
+                body: Array(body.readableBytesView))
+        }
     }
 
     private func follow(
@@ -144,6 +150,7 @@ package struct ACMEClient: Sendable {
 
     static let connectLimit = TimeAmount.seconds(10)
     static let readLimit = TimeAmount.seconds(20)
+    static let withdrawLimit = TimeAmount.seconds(10)
     /// One request with its whole answer.
     static let requestLimit = TimeAmount.seconds(60)
 }

@@ -83,12 +83,14 @@ extension ACMEOrder {
         case .pending:
             state = .validating(issue, index, attempt: attempt + 1)
             return poll(response, attempt: attempt, .authorization, now: now)
-        case .valid: break
+        case .valid: issue.tasks[index].isDecided = true
         case .invalid, .deactivated, .expired, .revoked:
+            issue.tasks[index].isDecided = true
             let challenge = authorization.challenges.first { $0.url == task.url }
             recordFailure(of: task.challenge, challenge?.error ?? authorization.challenges.lazy.compactMap(\.error).first)
             issue.hasFailed = true
         }
+        state = .validating(issue, index, attempt: attempt)
         return validate(issue, from: index + 1, now: now)
     }
 

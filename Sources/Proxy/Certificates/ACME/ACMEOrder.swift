@@ -27,6 +27,8 @@ package struct ACMEOrder: Sendable {
     package internal(set) var session: ACMESession
     /// What counts against the budget of a name, each challenge by itself.
     package internal(set) var failedValidations: [ACMEChallenge] = []
+    /// It failed behind finalize: the CA may have issued a certificate that nobody has, and counts it.
+    package private(set) var mayHaveIssued = false
     /// Why a type of challenge was left for another, as it happened; for the log.
     package internal(set) var notes: [String] = []
 
@@ -216,7 +218,16 @@ package struct ACMEOrder: Sendable {
         end(ACMEFailure(stage, kind, reason, problem: problem))
     }
 
+    /// Nobody goes on with it. What the CA was told to look at, and has not decided yet, counts as failed: it is being taken away.
+    package mutating func abandon() { _ = fail(.order, .unavailable, "it was given up") }
+
     mutating func end(_ failure: ACMEFailure) -> Action {
+        switch state {
+        case .answering(let issue, _), .validating(let issue, _, _), .awaitingReady(let issue, _):
+            for task in issue.tasks where task.isAnswered && !task.isDecided { failedValidations.append(task.challenge) }
+        case .finalizing, .processing, .downloading, .alternates: mayHaveIssued = true
+        case .idle, .ordering, .reading, .presenting, .finished: break
+        }
         state = .finished
         return .failed(failure)
     }
@@ -291,6 +302,8 @@ package struct ACMEOrder: Sendable {
         var offers: [ACMEChallengeObject]
         var challenge: ACMEChallenge
         var isAnswered: Bool
+        /// The CA has said how it went.
+        var isDecided = false
     }
 
     /// Questions about one authorization or order.

@@ -123,6 +123,15 @@ package struct ACMESession: Sendable {
 
     /// The next request for what is missing.
     private mutating func advance() -> Progress {
+        let progress = nextRequest()
+        // A CA by https leads nowhere else: not to services of this machine.
+        if case .send(let request) = progress, directoryURL.isSecure, !request.url.isSecure {
+            return fail(.refused, "the CA names \(request.url), which is not https", nil, nil)
+        }
+        return progress
+    }
+
+    private mutating func nextRequest() -> Progress {
         guard let intent = pending?.intent else { return Self.unexpected("a step") }
         pending?.pausedUntil = nil
         guard let directory else {

@@ -28,6 +28,7 @@ package struct ACMEURL: Hashable, Sendable, CustomStringConvertible {
     }
 
     package var description: String { text }
+    var isSecure: Bool { text.prefix(6).lowercased() == "https:" }
 
     /// This URL with one more segment, as RFC 9773 §4.1 makes them.
     func appending(_ segment: String) throws(ACMEFault) -> ACMEURL {

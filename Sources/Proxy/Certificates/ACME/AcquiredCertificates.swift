@@ -43,7 +43,10 @@ package final class AcquiredCertificates: Sendable {
     }
 
     /// The certificate as soon as it is there. Fails if it does not come in time, or too many wait.
-    package func certificate(for domain: DomainPattern, on loop: any EventLoop) -> EventLoopFuture<ServedCertificate> {
+    /// - Returns: it, and what ends the waiting early; the future fails then.
+    package func certificate(
+        for domain: DomainPattern, on loop: any EventLoop
+    ) -> (certificate: EventLoopFuture<ServedCertificate>, leave: @Sendable () -> Void) {
         let promise = loop.makePromise(of: ServedCertificate.self)
         let number: UInt64? = state.withLock { state in
             if let certificate = state.byName[domain] {
@@ -60,8 +63,8 @@ package final class AcquiredCertificates: Sendable {
             state.waiters[domain, default: [:]][state.nextWaiter] = promise
             return state.nextWaiter
         }
-        guard let number else { return promise.futureResult }
-        let timeout = loop.scheduleTask(in: CertificateWait.limit) { [self] in
+        guard let number else { return (promise.futureResult, {}) }
+        let leave: @Sendable () -> Void = { [self] in
             let late = state.withLock { state -> EventLoopPromise<ServedCertificate>? in
                 guard let late = state.waiters[domain]?.removeValue(forKey: number) else { return nil }
                 state.waiterCount -= 1
@@ -69,8 +72,9 @@ package final class AcquiredCertificates: Sendable {
             }
             late?.fail(CertificateAbsent())
         }
+        let timeout = loop.scheduleTask(in: CertificateWait.limit) { leave() }
         promise.futureResult.whenComplete { _ in timeout.cancel() }
-        return promise.futureResult
+        return (promise.futureResult, leave)
     }
 
     // MARK: Whoever issues
@@ -155,7 +159,9 @@ package struct CertificateWait: Sendable {
     let domain: DomainPattern
     let certificates: AcquiredCertificates
 
-    func certificate(on loop: any EventLoop) -> EventLoopFuture<ServedCertificate> { certificates.certificate(for: domain, on: loop) }
+    func certificate(on loop: any EventLoop) -> (certificate: EventLoopFuture<ServedCertificate>, leave: @Sendable () -> Void) {
+        certificates.certificate(for: domain, on: loop)
+    }
 
     package static let limit = TimeAmount.seconds(30)
 }

@@ -22,10 +22,11 @@ extension AutomaticCertificates {
 
     /// Another process that shares the directory may have renewed it.
     private func adopt(_ domain: DomainPattern) -> Bool {
-        guard let stored = try? store.certificate(for: domain, kind: settings.keyKind), let current = entries[domain]?.stored,
-            stored.notValidBefore > current.notValidBefore, stored.notValidAfter > current.notValidAfter
-        else { return false }
         let now = clock()
+        guard let stored = try? store.certificate(for: domain, kind: settings.keyKind), stored.notValidAfter > now else { return false }
+        if let current = entries[domain]?.stored {
+            guard stored.notValidBefore > current.notValidBefore, stored.notValidAfter > current.notValidAfter else { return false }
+        }
         guard (try? install(stored, for: domain)) != nil else { return false }
         let lifetime = RenewalSchedule.Lifetime(notBefore: stored.notValidBefore, notAfter: stored.notValidAfter)
         record.names[domain.name]?.schedule.succeed(lifetime, isNew: false, now: now, random: random)
@@ -43,10 +44,11 @@ extension AutomaticCertificates {
         var retryAfter: Date?
         do {
             var session = anonymousSession(authority)
-            let response = try await client(authority).perform(
-                .renewalInfo(certificateID: identifier), stage: .renewalInfo, session: &session
-            ).get()
+            let result = await client(authority).perform(
+                .renewalInfo(certificateID: identifier), stage: .renewalInfo, session: &session)
+            // Also if the CA has none: its directory says so for all names.
             keep(session)
+            let response = try result.get()
             let now = clock()
             retryAfter = ACMEDates.retryAfter(response.field("Retry-After"), now: now)
             let info = try ACMERenewalInfo.read(response.body)
@@ -85,7 +87,9 @@ extension AutomaticCertificates {
             guard !Task.isCancelled, let name = record.names[domain.name] else { return }
             let now = clock()
             let directory = authority.directory.text
-            if let until = name.blocked[directory], until > now {
+            let limits = [name.blocked[directory], paused[directory]].compactMap { $0 }
+            // Further ahead than any limit that is taken: the clock was wrong then.
+            if let until = limits.filter({ $0 > now && $0 <= now + ACMEDates.longestRetry }).max() {
                 failures.append(
                     ACMEFailure(.order, .rateLimited, "a limit of \(directory) holds until \(until.formatted(.iso8601))", retryAfter: until)
                 )
@@ -96,7 +100,9 @@ extension AutomaticCertificates {
             case .success(let certificate): return succeeded(domain, certificate, authority)
             case .failure(let failure):
                 if failure.kind == .rateLimited {
-                    record.names[domain.name]?.blocked[directory] = failure.retryAfter ?? clock() + 3_600
+                    let until = failure.retryAfter ?? clock() + 3_600
+                    record.names[domain.name]?.blocked[directory] = until
+                    if Self.isOfAccount(failure) { paused[directory] = until }
                 }
                 failures.append(failure)
             }
@@ -138,6 +144,7 @@ extension AutomaticCertificates {
         var order = ACMEOrder(plan, session: session)
         let result = await issue(&order, at: authority)
         keep(order.session)
+        if order.mayHaveIssued, !isRehearsal { record.names[domain.name]?.schedule.countIssued(now: clock()) }
         for note in order.notes { logger.warning("A challenge failed", metadata: ["domain": "\(domain)", "reason": "\(note)"]) }
         if !isRehearsal {
             for challenge in order.failedValidations {
@@ -145,6 +152,14 @@ extension AutomaticCertificates {
             }
         }
         return result
+    }
+
+    /// A limit that holds for every name: of the account, or of everybody at this address.
+    private static func isOfAccount(_ failure: ACMEFailure) -> Bool {
+        switch failure.stage {
+        case .directory, .nonce, .account: true
+        default: "\(failure)".contains("new orders")
+        }
     }
 
     /// RFC 8555 says nothing of keys: a new one for each certificate.

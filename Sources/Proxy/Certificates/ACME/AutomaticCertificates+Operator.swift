@@ -107,14 +107,21 @@ extension AutomaticCertificates {
                 .revoke(certificate: stored.leafDER, reason: reason, key: key), stage: .revocation, session: &session)
         }
         if case .failure(let failure) = result, failure.problem?.type != "alreadyRevoked" { throw AdminFault(error: "\(failure)") }
-        logger.notice("Certificate revoked", metadata: ["domain": "\(domain)"])
-        acquired.remove(domain)
-        entries[domain]?.stored = nil
-        entries[domain]?.since = clock()
-        try store.retire(domain, kind: settings.keyKind)
-        record.names[domain.name]?.schedule.lose()
-        record.names[domain.name]?.schedule.forceNow(clock())
-        save()
+        // Whatever has come meanwhile stays; what was imported under several names goes under all.
+        for (other, entry) in entries where entry.stored?.leafDER == stored.leafDER {
+            logger.notice("Certificate revoked", metadata: ["domain": "\(other)"])
+            acquired.remove(other)
+            entries[other]?.stored = nil
+            entries[other]?.since = clock()
+            record.names[other.name]?.schedule.lose()
+            record.names[other.name]?.schedule.forceNow(clock())
+            do throws(CertificateFileError) {
+                try store.retire(other, kind: settings.keyKind)
+            } catch {
+                logger.error("A revoked certificate stays in the cache", metadata: ["domain": "\(other)", "error": "\(error)"])
+            }
+        }
+        writeRecord()
         advance()
     }
 
@@ -156,41 +163,6 @@ extension AutomaticCertificates {
         save()
         advance()
         return domains.map(\.name)
-    }
-
-    /// Changes the account's key at every CA that knows it (RFC 8555 §7.3.5). The old key is used no more afterwards.
-    /// - Returns: directories at which it could not be changed; a new account is made there at the next order.
-    package func rollOver() async throws -> [String] {
-        let new = P256.Signing.PrivateKey()
-        // Found again if the process dies between the CA's answer and the last line here.
-        try store.save(nextAccountKey: new)
-        var failed: [String] = []
-        var changed: [String: String] = [:]
-        for authority in settings.authorities {
-            let directory = authority.directory.text
-            guard let known = record.accounts[directory], known.thumbprint == thumbprint else { continue }
-            var session = try await self.session(authority.directory, authority)
-            switch await client(authority).perform(.keyChange(ACMEKey(new)), stage: .keyChange, session: &session) {
-            case .success: changed[directory] = known.url
-            case .failure(let failure):
-                logger.error("The account's key is not changed", metadata: ["directory": "\(directory)", "reason": "\(failure)"])
-                failed.append(directory)
-            }
-        }
-        guard !changed.isEmpty || failed.isEmpty else {
-            try store.discardNextAccountKey()
-            throw AdminFault(error: "no CA has changed the key: \(failed.joined(separator: ", ")); the old one stays in use")
-        }
-        try store.save(accountKey: new)
-        accountKey = ACMEKey(new)
-        for (directory, url) in changed { record.accounts[directory] = IssuanceRecord.Account(url: url, thumbprint: thumbprint) }
-        forgetSessions()
-        save()
-        try store.discardNextAccountKey()
-        logger.notice(
-            "The ACME account's key was changed; gateways that list its thumbprint need the new one",
-            metadata: ["thumbprint": "\(thumbprint)"])
-        return failed
     }
 
     private func known(_ text: String) throws -> DomainPattern {

@@ -44,12 +44,17 @@ package actor AutomaticCertificates {
     /// By directory.
     var sessions: [String: ACMESession] = [:]
     var registrations: [String: Task<ACMESession, any Error>] = [:]
-    private var running: [DomainPattern: Task<Void, Never>] = [:]
+    var running: [DomainPattern: Task<Void, Never>] = [:]
     private var alarm: Scheduled<Void>?
     private let loop: any EventLoop
     private var nextMissed = Date.distantPast
     private var isStopped = false
     private var isStarted = false
+    private var isDirty = false
+    /// The account's key is being changed: no order begins.
+    var isRollingOver = false
+    /// CAs that have said when they may be asked again, whatever the name.
+    var paused: [String: Date] = [:]
     private var generation = 0
     private(set) var counts = Counts()
 
@@ -85,12 +90,6 @@ package actor AutomaticCertificates {
         file = IssuanceFile(path: stateDirectory + "/acme.json", logger: logger)
         record = file.load(now: clock())
         accountKey = try Self.accountKey(store)
-        if store.hasNextAccountKey {
-            // Some CAs may know the new key, some the old one: with the old one an account is found there, or made.
-            logger.warning("A change of the account's key was interrupted; the former key stays in use")
-            record.accounts = [:]
-            try store.discardNextAccountKey()
-        }
     }
 
     /// What every key authorization of this gateway ends in.
@@ -117,7 +116,8 @@ package actor AutomaticCertificates {
         for (domain, _) in entries where wanted[domain] == nil {
             entries[domain] = nil
             record.names[domain.name]?.gone = now
-            running.removeValue(forKey: domain)?.cancel()
+            // It keeps its place until it has taken away what it presented.
+            running[domain]?.cancel()
         }
         for (domain, isEnabled) in wanted {
             if entries[domain] == nil {
@@ -135,12 +135,13 @@ package actor AutomaticCertificates {
         }
         acquired.keep(only: Set(wanted.keys))
         record.forget(before: now)
-        save()
+        writeRecord()
         advance()
     }
 
     /// What no attempt could get over.
     private func obstacle(_ domain: DomainPattern) -> String? {
+        if domain.name.hasPrefix("acme_account") { return "the name is that of a file of the account" }
         if !domain.constraint.utf8.contains(UInt8(ascii: ".")) { return "no CA issues for a name without a dot" }
         guard settings.challenges.contains(where: { $0.isUsable(for: domain) }) else {
             return "a wildcard needs dns-01: write [acme.dns] and add dns-01 to challenges"
@@ -152,6 +153,8 @@ package actor AutomaticCertificates {
     private func find(_ domain: DomainPattern, now: Date) {
         var name = record.names[domain.name] ?? IssuanceRecord.Name()
         name.gone = nil
+        defer { record.names[domain.name] = name }
+        if domain.name.hasPrefix("acme_account") { return }
         do throws(CertificateFileError) {
             let stored = try store.certificate(for: domain, kind: settings.keyKind)
             if let stored {
@@ -171,8 +174,9 @@ package actor AutomaticCertificates {
             }
         } catch {
             logger.error("A stored certificate cannot be used", metadata: ["domain": "\(domain)", "error": "\(error)"])
+            // Another one is due then, not in two months.
+            name.schedule.lose()
         }
-        record.names[domain.name] = name
     }
 
     /// From a CA that is configured no more, or from a staging one that never was: not what the operator wants to serve.
@@ -192,42 +196,48 @@ package actor AutomaticCertificates {
     // MARK: Time
 
     /// From now on a CA can reach what it will look at.
-    package func start() {
+    package func start() async {
+        await finishRollOver()
         isStarted = true
         advance()
     }
 
     /// Begins what is due, and comes back when the next thing is.
     func advance() {
-        guard isStarted, !isStopped else { return }
+        guard isStarted, !isStopped, !isRollingOver else { return }
         let now = clock()
+        if isDirty { writeRecord() }
         saveUnsaved()
         tellMissed(now)
         var next = now + Self.longestSleep
+        // A name and its wildcard share what they may fail.
+        var busy = Set(running.keys.map(\.constraint))
         // Names without a certificate first.
-        let order = entries.keys.sorted {
-            let (one, other) = (entries[$0]?.stored == nil, entries[$1]?.stored == nil)
-            return one == other ? $0.name < $1.name : one
-        }
-        for domain in order {
-            guard let entry = entries[domain], entry.isWanted, entry.obstacle == nil, running[domain] == nil, !isCoveredByFile(domain)
-            else { continue }
-            switch step(domain, entry, now: now) {
-            case .wait(let until):
-                next = min(next, until)
-                guard entry.stored == nil else { continue }
-                if until <= now + Self.handshakePatience { acquired.expect(domain) } else { acquired.giveUp(domain) }
-            case let step:
-                guard running.count < maximumConcurrent else { continue }
-                if entry.stored == nil { acquired.expect(domain) }
-                running[domain] = Task {
-                    await self.perform(step, domain)
-                    self.finished(domain)
+        for isUrgent in [true, false] {
+            for (domain, entry) in entries where (entry.stored == nil) == isUrgent {
+                guard entry.isWanted, entry.obstacle == nil, !busy.contains(domain.constraint), !isCoveredByFile(domain) else { continue }
+                switch step(domain, entry, now: now) {
+                case .wait(let until):
+                    next = min(next, until)
+                    guard entry.stored == nil else { continue }
+                    if until <= now + Self.handshakePatience { acquired.expect(domain) } else { acquired.giveUp(domain) }
+                case let step:
+                    guard running.count < maximumConcurrent else { continue }
+                    if entry.stored == nil { acquired.expect(domain) }
+                    busy.insert(domain.constraint)
+                    running[domain] = Task {
+                        await self.perform(step, domain)
+                        self.finished(domain)
+                    }
                 }
             }
         }
+        wakeUp(in: next.timeIntervalSince(now))
+    }
+
+    private func wakeUp(in seconds: TimeInterval) {
         alarm?.cancel()
-        let delay = max(next.timeIntervalSince(now), Self.shortestSleep)
+        let delay = min(max(seconds, Self.shortestSleep), Self.longestSleep)
         alarm = loop.scheduleTask(in: .milliseconds(Int64(delay * 1_000))) { [weak self] in
             guard let self else { return }
             Task { await self.advance() }
@@ -238,17 +248,21 @@ package actor AutomaticCertificates {
     private func tellMissed(_ now: Date) {
         guard now >= nextMissed || nextMissed > now + Self.longestSleep else { return }
         nextMissed = now + Self.longestSleep
-        for (domain, count) in acquired.takeMissed() {
+        let missed = acquired.takeMissed()
+        if missed.count > Self.maximumMissed {
+            logger.warning("Certificate not found, of many names", metadata: ["names": .stringConvertible(missed.count)])
+        }
+        for (domain, count) in missed.prefix(Self.maximumMissed) {
             let reason = entries[domain]?.obstacle ?? record.names[domain.name]?.schedule.lastFailure ?? "it is not there yet"
             logger.warning("Certificate not found \(domain)", metadata: ["handshakes": .stringConvertible(count), "reason": "\(reason)"])
         }
     }
 
     private func finished(_ domain: DomainPattern) {
-        guard !Task.isCancelled else { return }
         running[domain] = nil
         save()
-        advance()
+        // Many names end at once: what is due is looked for some times a second, not for each of them.
+        wakeUp(in: min(Double(entries.count) / 20_000, 0.5))
     }
 
     func step(_ domain: DomainPattern, _ entry: Entry, now: Date) -> RenewalSchedule.Step {
@@ -294,7 +308,11 @@ package actor AutomaticCertificates {
 
     // MARK: Files and the end
 
-    func save() {
+    /// Soon: with the next look at what is due, or at the end.
+    func save() { isDirty = true }
+
+    func writeRecord() {
+        isDirty = false
         do {
             try file.save(record)
         } catch {
@@ -338,14 +356,16 @@ package actor AutomaticCertificates {
         for registration in registrations.values { registration.cancel() }
         for task in tasks.values { await task.value }
         acquired.keep(only: Set(entries.filter { $0.value.stored != nil }.keys))
-        save()
+        writeRecord()
         for client in clients { await client.shutdown() }
     }
 
     /// Two orders at once that both have the gateway's name would validate it at once, and TLS-ALPN-01 shows one certificate for a name.
     private var maximumConcurrent: Int { settings.gatewayName == nil ? 8 : 1 }
 
+    /// Lines in a minute.
+    static let maximumMissed = 20
     static let longestSleep: TimeInterval = 60
-    static let shortestSleep: TimeInterval = 0.05
+    static let shortestSleep: TimeInterval = 0.01
     static let handshakePatience: TimeInterval = 30
 }

@@ -26,12 +26,13 @@ package final class CertificateStore: Sendable {
     private let logger: Logger
     private let clock: @Sendable () -> Date
 
-    /// Makes the directory if it is missing.
+    /// Makes the directory if it is missing. One that others may write into is refused: what is in it is served.
     package init(directory: String, logger: Logger, clock: @escaping @Sendable () -> Date = { Date() }) throws(CertificateFileError) {
         self.directory = directory
         self.logger = logger
         self.clock = clock
         try StateFile.makeDirectory(directory)
+        try StateFile.checkDirectory(directory)
     }
 
     // MARK: Certificates
@@ -93,6 +94,10 @@ package final class CertificateStore: Sendable {
     /// The key that the CAs are being told of (RFC 8555 §7.3.5): lost to none of them if the process dies meanwhile.
     package func save(nextAccountKey: P256.Signing.PrivateKey) throws(CertificateFileError) {
         try StateFile.write(nextAccountKey.pemRepresentation + "\n", to: path(Self.nextAccountName), mode: 0o600)
+    }
+
+    package func nextAccountKey() throws(CertificateFileError) -> P256.Signing.PrivateKey? {
+        try StateFile.read(path(Self.nextAccountName)).flatMap { try? P256.Signing.PrivateKey(pemRepresentation: $0.text) }
     }
 
     package var hasNextAccountKey: Bool { (try? StateFile.read(path(Self.nextAccountName))) ?? nil != nil }

@@ -5,7 +5,7 @@ import Synchronization
 package final class ChallengeBoard: Sendable {
     private struct State: Sendable {
         var keyAuthorizations: [String: String] = [:]
-        var contexts: [String: NIOSSLContext] = [:]
+        var contexts: [String: (keyAuthorization: String, context: NIOSSLContext)] = [:]
     }
 
     private let state = Mutex(State())
@@ -20,7 +20,19 @@ package final class ChallengeBoard: Sendable {
     }
 
     /// RFC 8737 §3: what a validation of this name is shown; the name is normalised.
-    package func context(for name: String) -> NIOSSLContext? { state.withLock { $0.contexts[name] } }
+    package func context(for name: String) -> NIOSSLContext? { state.withLock { $0.contexts[name]?.context } }
 
-    package func set(context: NIOSSLContext?, for name: String) { state.withLock { $0.contexts[name] = context } }
+    package func set(context: NIOSSLContext, of keyAuthorization: String, for name: String) {
+        state.withLock { $0.contexts[name] = (keyAuthorization, context) }
+    }
+
+    /// - Returns: whether it was still this one; another order's stays.
+    @discardableResult
+    package func removeContext(of keyAuthorization: String, for name: String) -> Bool {
+        state.withLock { state in
+            guard state.contexts[name]?.keyAuthorization == keyAuthorization else { return false }
+            state.contexts[name] = nil
+            return true
+        }
+    }
 }

@@ -33,7 +33,7 @@ package struct ChallengePresenter: ACMEPresenter {
             await keep { try store.save(keyAuthorization: challenge.keyAuthorization, forToken: challenge.token) }
         case .tlsALPN01:
             let certificate = try TLSALPNCertificate.make(for: challenge, now: Date())
-            board.set(context: try TLSALPNCertificate.context(certificate), for: challenge.name.name)
+            board.set(context: try TLSALPNCertificate.context(certificate), of: challenge.keyAuthorization, for: challenge.name.name)
             await keep { try store.save(challengeCertificate: certificate, for: challenge.name) }
         case .dns01:
             guard let dns else { throw ACMEFault("no DNS provider is configured: write [acme.dns]") }
@@ -50,7 +50,7 @@ package struct ChallengePresenter: ACMEPresenter {
             board.set(keyAuthorization: nil, forToken: challenge.token)
             await keep { try store.removeKeyAuthorization(forToken: challenge.token) }
         case .tlsALPN01:
-            board.set(context: nil, for: challenge.name.name)
+            guard board.removeContext(of: challenge.keyAuthorization, for: challenge.name.name) else { return }
             await keep { try store.removeChallengeCertificate(for: challenge.name) }
         case .dns01: await dns?.withdraw(challenge)
         case .dnsPersist01: break

@@ -38,6 +38,8 @@ package final class GatewayCluster: ChallengeResponder {
     private let thumbprints: Set<String>
     private let isOurs: @Sendable (String) -> Bool
     private let http: HTTPClient?
+    private let loop: any EventLoop
+    private let ownThumbprint: @Sendable () async -> String
     private let state: Mutex<State>
 
     private struct State: Sendable {
@@ -52,11 +54,15 @@ package final class GatewayCluster: ChallengeResponder {
         var refused: UInt64 = 0
     }
 
-    /// - Parameter isOurs: whether a host, normalised, has a tunnel here.
+    /// - Parameters:
+    ///   - ownThumbprint: of this gateway's account, which may change.
+    ///   - isOurs: whether a host, normalised, has a tunnel here.
     package init(
         board: ChallengeBoard, store: CertificateStore, settings: ClusterSettings, group: any EventLoopGroup,
-        isOurs: @escaping @Sendable (String) -> Bool
+        ownThumbprint: @escaping @Sendable () async -> String, isOurs: @escaping @Sendable (String) -> Bool
     ) {
+        loop = group.next()
+        self.ownThumbprint = ownThumbprint
         self.board = board
         self.store = store
         self.isOurs = isOurs
@@ -128,13 +134,18 @@ package final class GatewayCluster: ChallengeResponder {
 
     private func find(_ token: String, host: String, asksPeers: Bool) async -> String? {
         let stored = try? await NIOThreadPool.singleton.runIfActive { [store] in try store.keyAuthorization(forToken: token) }
-        // Only what is one: the directory may be shared with others.
-        if let stored = stored ?? nil, Self.isKeyAuthorization(stored, of: token, thumbprint: nil) { return stored }
+        // Others may write into the directory: what is taken from it has to be of this account, or of one that is listed.
+        if let stored = stored ?? nil {
+            let own = await ownThumbprint()
+            if ([own] + thumbprints).contains(where: { Self.isKeyAuthorization(stored, of: token, thumbprint: $0) }) { return stored }
+        }
         guard asksPeers else { return nil }
-        if let answer = await askPeers(token, host: host) {
+        let (answer, wereAllAsked) = await askPeers(token, host: host)
+        if let answer {
             state.withLock { $0.relayed &+= 1 }
             return answer
         }
+        guard wereAllAsked else { return nil }
         state.withLock { state in
             let now = NIODeadline.now()
             if state.misses.count >= Self.maximumMisses { state.misses = state.misses.filter { $0.value > now } }
@@ -145,8 +156,8 @@ package final class GatewayCluster: ChallengeResponder {
 
     /// All at once; the first good answer counts. A peer that does not answer is left out while it has questions enough, so that it does not
     /// hold up those about tokens that others have.
-    private func askPeers(_ token: String, host: String) async -> String? {
-        guard let http, !peers.isEmpty else { return nil }
+    private func askPeers(_ token: String, host: String) async -> (answer: String?, wereAllAsked: Bool) {
+        guard let http, !peers.isEmpty else { return (nil, true) }
         let asked = state.withLock { state in
             peers.indices.filter { index in
                 guard state.outstanding[index] < Self.maximumOutstanding else { return false }
@@ -154,7 +165,7 @@ package final class GatewayCluster: ChallengeResponder {
                 return true
             }
         }
-        return await withTaskGroup(of: String?.self) { tasks in
+        let answer: String? = await withTaskGroup(of: String?.self) { tasks in
             for index in asked {
                 tasks.addTask {
                     defer { self.state.withLock { $0.outstanding[index] -= 1 } }
@@ -168,16 +179,20 @@ package final class GatewayCluster: ChallengeResponder {
             }
             return nil
         }
+        return (answer, asked.count == peers.count)
     }
 
     private func ask(_ peer: ClusterSettings.Peer, _ token: String, host: String, _ http: HTTPClient) async -> String? {
         var request = HTTPClientRequest(url: "http://\(peer.address)/.well-known/acme-challenge/\(token)")
         request.headers.add(name: "Host", value: host)
         request.headers.add(name: "\(CheckedRequest.relayField)", value: "1")
-        guard let response = try? await http.execute(request, timeout: Self.questionLimit), response.status == .ok,
-            let body = try? await response.body.collect(upTo: Self.maximumAnswer)
-        else { return nil }
-        let text = String(decoding: body.readableBytesView, as: UTF8.self)
+        let finished = request
+        let answer = try? await TimeLimit.run(Self.questionLimit, on: loop) { () -> String? in
+            let response = try await http.execute(finished, timeout: Self.questionLimit)
+            guard response.status == .ok else { return nil }
+            return String(decoding: try await response.body.collect(upTo: Self.maximumAnswer).readableBytesView, as: UTF8.self)
+        }
+        guard let text = answer ?? nil else { return nil }
         guard thumbprints.contains(where: { Self.isKeyAuthorization(text, of: token, thumbprint: $0) }) else {
             state.withLock { $0.refused &+= 1 }
             return nil
@@ -185,14 +200,9 @@ package final class GatewayCluster: ChallengeResponder {
         return text
     }
 
-    /// Exactly `TOKEN.THUMBPRINT`, RFC 8555 §8.1.
-    static func isKeyAuthorization(_ text: String, of token: String, thumbprint: String?) -> Bool {
-        guard let thumbprint else {
-            let prefix = token + "."
-            let rest = text.dropFirst(prefix.count)
-            return text.hasPrefix(prefix) && rest.utf8.count == thumbprintLength && Base64URL.isAlphabetic(String(rest))
-        }
-        return text == token + "." + thumbprint
+    /// Exactly `TOKEN.THUMBPRINT`, byte by byte, RFC 8555 §8.1.
+    static func isKeyAuthorization(_ text: String, of token: String, thumbprint: String) -> Bool {
+        text.utf8.elementsEqual((token + "." + thumbprint).utf8)
     }
 
     /// SHA-256 in base64url.

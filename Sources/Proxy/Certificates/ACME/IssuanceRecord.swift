@@ -57,7 +57,9 @@ struct IssuanceFile: Sendable {
                 "The record of certificates cannot be used and was put aside; limits of the CA are not known",
                 metadata: ["file": "\(LogText.escape(path))", "now": "\(LogText.escape(aside))"])
         } catch {
-            logger.error("The record of certificates cannot be read", metadata: ["error": "\(error)"])
+            // Not to be written over: it may be read another time.
+            try? StateFile.move(path, to: path + ".unread-\(Int(now.timeIntervalSince1970))")
+            logger.error("The record of certificates cannot be read and was put aside", metadata: ["error": "\(error)"])
         }
         return IssuanceRecord()
     }
@@ -69,5 +71,5 @@ struct IssuanceFile: Sendable {
     }
 
     /// 10,000 names and more.
-    private static let maximumSize = 16 << 20
+    private static let maximumSize = 64 << 20
 }

@@ -66,7 +66,7 @@ package struct RenewalSchedule: Codable, Equatable, Sendable {
     ///   - hasStaging: there is a directory to rehearse at.
     ///   - budget: the earliest moment at which another validation of every name may fail.
     package func step(now: Date, hasRenewalInfo: Bool, hasStaging: Bool, budget: Date? = nil) -> Step {
-        if hasRenewalInfo, lifetime != nil, failures == 0, isAskDue(now) { return .askRenewalInfo }
+        if hasRenewalInfo, lifetime != nil, failures == 0, !isForced, isAskDue(now) { return .askRenewalInfo }
         let due = orderTime(now: now, budget: budget)
         if due <= now { return .order(rehearsal: needsRehearsal && hasStaging) }
         guard hasRenewalInfo, lifetime != nil, failures == 0, let askAt else { return .wait(until: due) }
@@ -113,16 +113,15 @@ package struct RenewalSchedule: Codable, Equatable, Sendable {
         (window, askAt, failures, notBefore, limitedUntil, needsRehearsal, isForced, lastFailure) = (
             nil, nil, 0, nil, nil, false, false, nil
         )
-        guard isNew else { return }
-        issued.append(now)
-        issued.removeFirst(max(issued.count - Self.maximumIssued, 0))
+        if isNew { countIssued(now: now) }
     }
 
     /// RFC 9773 §4.2: a uniformly random moment in the window. §4.3.2: asked again at `Retry-After`, with the bounds given there.
     package mutating func receive(_ info: ACMERenewalInfo, retryAfter: Date?, now: Date, random: RandomSource) {
         let wait = retryAfter.map { min(max($0.timeIntervalSince(now), Self.shortestAsk), Self.longestAsk) } ?? Self.usualAsk
         askAt = now + wait
-        guard window?.start != info.start || window?.end != info.end else { return }
+        // An operator's wish is not put off.
+        guard !isForced, window?.start != info.start || window?.end != info.end else { return }
         let chosen = info.start + Self.draw(info.end.timeIntervalSince(info.start), random)
         window = Window(start: info.start, end: info.end, chosen: chosen)
     }
@@ -134,7 +133,7 @@ package struct RenewalSchedule: Codable, Equatable, Sendable {
 
     /// The order failed.
     package mutating func fail(_ failure: ACMEFailure, rehearsal: Bool, now: Date, random: RandomSource) {
-        lastFailure = failure.description
+        lastFailure = String(failure.description.prefix(Self.maximumFailure))
         isForced = false
         // Staging shows whether the names validate. That it is down, or has limits of its own, says nothing about production.
         if rehearsal && failure.kind != .validation {
@@ -162,6 +161,12 @@ package struct RenewalSchedule: Codable, Equatable, Sendable {
     /// It worked at the staging directory: production is next, at once.
     package mutating func rehearsalSucceeded() { needsRehearsal = false }
 
+    /// The CA may have issued one that never arrived: it counts as much.
+    package mutating func countIssued(now: Date) {
+        issued.append(now)
+        issued.removeFirst(max(issued.count - Self.maximumIssued, 0))
+    }
+
     /// The certificate is there no more: another is due at once, or when the back-off is over.
     package mutating func lose() { (lifetime, ownTime, window, askAt) = (nil, nil, nil, nil) }
 
@@ -177,6 +182,8 @@ package struct RenewalSchedule: Codable, Equatable, Sendable {
 
     /// 1, 2, 2, 5, 10, 10, 10, 20 minutes, then rising to 6 hours.
     package static let backOff: [TimeInterval] = [1, 2, 2, 5, 10, 10, 10, 20, 20, 20, 40, 60, 120, 180, 240, 360].map { $0 * 60 }
+    /// Characters of a failure that are kept.
+    static let maximumFailure = 400
     static let shortLifetime: TimeInterval = 10 * 86_400
     static let shortShare = 0.5
     static let longShare = 2.0 / 3

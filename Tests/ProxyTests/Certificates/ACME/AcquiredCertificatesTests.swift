@@ -33,7 +33,7 @@ import Testing
         #expect(isShown("app.example.com", of: domain) == "wait")
         let results = NIOLockedValueBox<[Bool]>([])
         for _ in 0..<3 {
-            acquired.certificate(for: domain, on: loop).whenComplete { result in
+            acquired.certificate(for: domain, on: loop).certificate.whenComplete { result in
                 results.withLockedValue { $0.append((try? result.get()) != nil) }
             }
         }
@@ -50,7 +50,9 @@ import Testing
         let names = try (0..<12).map { try patterns("n\($0).example.com")[0] }
         for name in names {
             acquired.expect(name)
-            for _ in 0..<101 { acquired.certificate(for: name, on: loop).whenFailure { _ in failures.withLockedValue { $0 += 1 } } }
+            for _ in 0..<101 {
+                acquired.certificate(for: name, on: loop).certificate.whenFailure { _ in failures.withLockedValue { $0 += 1 } }
+            }
         }
         loop.run()
         #expect(acquired.waiting == AcquiredCertificates.maximumWaiters)
@@ -66,12 +68,23 @@ import Testing
         let failures = NIOLockedValueBox(0)
         for end in [{ self.acquired.giveUp(self.domain) }, { self.acquired.keep(only: []) }] {
             acquired.expect(domain)
-            acquired.certificate(for: domain, on: loop).whenFailure { _ in failures.withLockedValue { $0 += 1 } }
+            acquired.certificate(for: domain, on: loop).certificate.whenFailure { _ in failures.withLockedValue { $0 += 1 } }
             end()
             loop.run()
             #expect(isShown("app.example.com", of: domain) == "missing")
         }
         #expect(failures.withLockedValue { $0 } == 2 && acquired.waiting == 0)
+    }
+
+    @Test("who leaves makes room")
+    func left() throws {
+        acquired.expect(domain)
+        let (certificate, leave) = acquired.certificate(for: domain, on: loop)
+        #expect(acquired.waiting == 1)
+        leave()
+        leave()
+        #expect(acquired.waiting == 0)
+        #expect(throws: (any Error).self) { try certificate.wait() }
     }
 
     @Test("a wildcard's certificate serves what has none of its own")

@@ -25,7 +25,7 @@ import Testing
             })
         return GatewayCluster(
             board: board, store: store, settings: settings, group: MultiThreadedEventLoopGroup.singleton,
-            isOurs: { $0 == "app.example.com" })
+            ownThumbprint: { [thumbprint] in thumbprint }, isOurs: { $0 == "app.example.com" })
     }
 
     private func ask(_ cluster: GatewayCluster, _ token: String, host: String = "app.example.com", isRelayed: Bool = false) async throws

@@ -84,10 +84,11 @@ import X509
         #expect(try await handshake(port, protocols: ["acme-tls/1"]) == nil)
         #expect(selector.refusals == [.noChallenge: 1])
         let stored = try TLSALPNCertificate.make(for: try challenge(), now: Date())
-        board.set(context: try TLSALPNCertificate.context(stored), for: "app.example.com")
+        board.set(context: try TLSALPNCertificate.context(stored), of: Self.text, for: "app.example.com")
         let shown = try #require(try await handshake(port, protocols: ["acme-tls/1"]))
         #expect(shown.protocol == "acme-tls/1" && shown.leaf.extensions[oid: [1, 3, 6, 1, 5, 5, 7, 1, 31]] != nil)
-        board.set(context: nil, for: "app.example.com")
+        #expect(!board.removeContext(of: "another", for: "app.example.com"))
+        #expect(board.removeContext(of: Self.text, for: "app.example.com"))
         #expect(try await handshake(port, protocols: ["acme-tls/1"]) == nil)
         try await server.close()
     }
