@@ -76,6 +76,7 @@ package final class GatewayCluster: ChallengeResponder {
         var configuration = HTTPClient.Configuration(
             redirectConfiguration: .disallow, timeout: .init(connect: .seconds(2), read: .seconds(3)))
         configuration.connectionPool.idleTimeout = .seconds(5)
+        configuration.connectionPool.concurrentHTTP1ConnectionsPerHostSoftLimit = 32
         configuration.connectionPool.retryConnectionEstablishment = false
         http = HTTPClient(eventLoopGroupProvider: .shared(group), configuration: configuration)
     }
@@ -212,7 +213,7 @@ package final class GatewayCluster: ChallengeResponder {
     /// Requests for one of them.
     static let maximumWaiting = 64
     /// Of one peer.
-    static let maximumOutstanding = 16
+    static let maximumOutstanding = 128
     static let maximumMisses = 1_024
     static let missTime = TimeAmount.seconds(1)
     static let questionLimit = TimeAmount.seconds(4)
