@@ -63,18 +63,15 @@ package struct HookProcess: Sendable {
         sigaddset(&signals, SIGPIPE)
         pthread_sigmask(SIG_BLOCK, &signals, nil)
         let started: (process: pid_t, input: CInt, output: CInt)
-        do {
-            started = try Self.starting.withLockedValue { _ in try start() }
-        } catch let error as SystemError {
-            throw fault(.notStarted(systemMessage(error.code)), [])
+        do throws(SystemError) {
+            started = try start()
         } catch {
-            throw fault(.notStarted("\(error)"), [])
+            throw fault(.notStarted(systemMessage(error.code)), [])
         }
         defer { close(started.output) }
         return try follow(started.process, writing: input ?? [], to: started.input, reading: started.output)
     }
 
-    /// Two at a time could give each other their pipes.
     private func start() throws(SystemError) -> (process: pid_t, input: CInt, output: CInt) {
         var (input, output): ([CInt], [CInt]) = ([-1, -1], [-1, -1])
         guard pipe(&input) == 0 else { throw SystemError(code: errno) }
@@ -105,7 +102,7 @@ package struct HookProcess: Sendable {
         posix_spawn_file_actions_adddup2(&actions, input, 0)
         posix_spawn_file_actions_adddup2(&actions, output, 1)
         posix_spawn_file_actions_adddup2(&actions, output, 2)
-        for descriptor in Self.inheritable() { posix_spawn_file_actions_addclose(&actions, descriptor) }
+        _ = addCloseFrom(&actions, 3)
 
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
@@ -126,22 +123,6 @@ package struct HookProcess: Sendable {
         return (process, code)
     }
 
-    /// Descriptors above 2 that were not opened with close-on-exec: ours are, those that came from whoever started us may not be.
-    private static func inheritable() -> [CInt] {
-        guard let directory = opendir("/proc/self/fd") else { return [] }
-        defer { closedir(directory) }
-        var found: [CInt] = []
-        while let entry = readdir(directory) {
-            let name = withUnsafePointer(to: &entry.pointee.d_name) {
-                $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-            }
-            guard let number = CInt(name), number > 2 else { continue }
-            let flags = fcntl(number, F_GETFD)
-            if flags >= 0, flags & FD_CLOEXEC == 0 { found.append(number) }
-        }
-        return found
-    }
-
     /// Reads until the program has ended. It is reaped only after its group was killed, so that its number is nobody else's then.
     private func follow(_ process: pid_t, writing input: [UInt8], to sink: CInt, reading output: CInt) throws(HookFault) -> Output {
         let deadline = SystemEdges.now + limit
@@ -149,6 +130,7 @@ package struct HookProcess: Sendable {
         var rest = input[...]
         var (isReading, isWriting) = (true, true)
         var ended = false
+        var isOurs = true
         var problem: HookFault.Problem?
         while !ended {
             if isWriting {
@@ -156,7 +138,9 @@ package struct HookProcess: Sendable {
                 if !isWriting { close(sink) }
             }
             var status = siginfo_t()
-            ended = waitid(P_PID, id_t(process), &status, WEXITED | WNOHANG | WNOWAIT) != 0 || status.si_signo != 0
+            // When it fails somebody else has reaped the program, and the number may be another's.
+            isOurs = waitid(P_PID, id_t(process), &status, WEXITED | WNOHANG | WNOWAIT) == 0
+            ended = !isOurs || status.si_signo != 0
             if !ended {
                 if SystemEdges.now >= deadline { problem = .timedOut(limit) }
                 if isCancelled.withLockedValue({ $0 }) { problem = .cancelled }
@@ -171,10 +155,15 @@ package struct HookProcess: Sendable {
             if isReading { isReading = drain(output, &collected) }
         }
         if isWriting { close(sink) }
-        kill(-process, SIGKILL)
+        if isOurs {
+            kill(-process, SIGKILL)
+            // It may have gone into a group of its own.
+            kill(process, SIGKILL)
+        }
         var status: CInt = 0
         var reaped = waitpid(process, &status, 0)
         while reaped < 0, errno == EINTR { reaped = waitpid(process, &status, 0) }
+        if isOurs { Self.reapGroup(process) }
         if isReading { _ = drain(output, &collected) }
         if let problem { throw fault(problem, collected) }
         // Whoever started us may have had the system throw such statuses away.
@@ -183,6 +172,15 @@ package struct HookProcess: Sendable {
         guard status & 0x7F == 0 else { throw fault(.killed(signal: status & 0x7F), collected) }
         guard status >> 8 & 0xFF == 0 else { throw fault(.failed(status: status >> 8 & 0xFF), collected) }
         return Output(bytes: collected)
+    }
+
+    /// What the program leaves behind becomes ours when we are the first process, as in a container.
+    private static func reapGroup(_ group: pid_t) {
+        for _ in 0..<maximumReaped {
+            let reaped = waitpid(-group, nil, WNOHANG)
+            if reaped < 0 { return }
+            if reaped == 0 { poll(nil, 0, 1) }
+        }
     }
 
     /// Writes what fits now. False: the program does not read any more.
@@ -218,10 +216,17 @@ package struct HookProcess: Sendable {
     package static let maximumOutput = 4_096
     /// Milliseconds between looks at the clock.
     private static let pause: CInt = 20
-    private static let starting = NIOLockedValueBox(())
+    /// Of those who are killed with the program and end a moment later.
+    private static let maximumReaped = 64
 
     private struct SystemError: Error { var code: CInt }
 }
+
+/// Closes this descriptor and all above it, whoever opened them: those that came from whoever started us, and those of a thread
+/// that is about to start a program of its own. Glibc 2.34; Swift does not see it, for its header wants `_GNU_SOURCE`. Two words in
+/// and one out are passed alike in Swift and C.
+@_silgen_name("posix_spawn_file_actions_addclosefrom_np")
+private func addCloseFrom(_ actions: UnsafeMutablePointer<posix_spawn_file_actions_t>, _ first: CInt) -> CInt
 
 /// Why a program of the operator's did not do its work.
 package struct HookFault: Error, Equatable, CustomStringConvertible {

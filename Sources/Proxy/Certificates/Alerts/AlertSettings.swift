@@ -79,6 +79,9 @@ package struct WebhookURL: Sendable, Equatable, CustomStringConvertible, CustomD
         return String(url.text[colon...].dropFirst(3).prefix { $0 != "/" && $0 != "?" })
     }
 
+    /// Whatever an error says of the request, the path is not told.
+    package func hidingPath(in description: String) -> String { url.hidingPath(in: description) }
+
     package var description: String { "\(url.text.prefix { $0 != ":" })://\(host)/…" }
     package var debugDescription: String { description }
     package var customMirror: Mirror { Mirror(self, children: []) }

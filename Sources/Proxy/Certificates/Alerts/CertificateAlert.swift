@@ -77,6 +77,9 @@ package struct CertificateAlert: Codable, Equatable, Sendable {
         }
     }
 
+    /// Whether it must not be lost, however long a channel is out of order.
+    var isPersistent: Bool { isUrgent || event == .renewalOverdue }
+
     private var span: String { Status.span(Int(exactly: (remaining ?? 0).rounded(.down)) ?? .max) }
 
     static let longestName = 300

@@ -39,8 +39,8 @@ package struct MissingCertificate: Sendable, Equatable {
 ///     of one name:  no certificate ─▶ for an hour: missing
 ///     what was told of, replaced by one that is good ─▶ recovered
 ///
-/// What was told is remembered by certificate and kept on disk by the owner: neither a restart nor a clock that jumps tells it
-/// again. It does not send, and does not look at certificates itself.
+/// What was told is remembered by certificate and kept on disk by the owner, so that no restart tells it again. What a clock that
+/// was more than an hour ahead has told is taken back, and told again in its time. It does not send, and does not look at certificates itself.
 package struct ExpiryWatch: Codable, Equatable, Sendable {
     /// What was told of one certificate.
     private struct Told: Codable, Equatable, Sendable {
@@ -63,6 +63,10 @@ package struct ExpiryWatch: Codable, Equatable, Sendable {
 
     /// Only names of which something was told, or that have no certificate.
     private var entries: [String: Entry] = [:]
+    /// There was no room for something at the last look: nothing will be told of it. Not kept on disk.
+    package private(set) var isIncomplete = false
+
+    private enum CodingKeys: CodingKey { case entries }
 
     package init() {}
 
@@ -76,6 +80,7 @@ package struct ExpiryWatch: Codable, Equatable, Sendable {
     /// - Returns: what is to be sent now, and never again.
     package mutating func check(_ certificates: [WatchedCertificate], missing: [MissingCertificate], now: Date) -> [CertificateAlert] {
         var alerts: [CertificateAlert] = []
+        isIncomplete = false
         let byName = Dictionary(grouping: certificates, by: \.name)
         var seen = Set<String>()
         for certificate in certificates where seen.insert(certificate.name).inserted {
@@ -93,6 +98,7 @@ package struct ExpiryWatch: Codable, Equatable, Sendable {
         var ends = Set<Date>()
         for certificate in certificates.prefix(Self.maximumPerName) where ends.insert(certificate.notAfter).inserted {
             var memory = entry.told.first { $0.notAfter == certificate.notAfter } ?? Told(notAfter: certificate.notAfter)
+            if Self.takeBack(certificate, &memory, now: now) { entry.isRecoveryDue = true }
             if let alert = Self.alert(certificate, &memory, now: now) { found.append(alert) }
             if memory.level != nil || memory.isOverdue { told.append(memory) }
         }
@@ -103,7 +109,19 @@ package struct ExpiryWatch: Codable, Equatable, Sendable {
             found.append(CertificateAlert(.recovered, name: name, notAfter: end, remaining: end.timeIntervalSince(now)))
         }
         (entry.goneSince, entry.missingSince, entry.isMissingTold, entry.told) = (nil, nil, false, told)
+        if certificates.count > Self.maximumPerName { isIncomplete = true }
+        if entry.isWorthKeeping { makeRoom(for: name) }
         if keep(entry, for: name) { alerts += found }
+    }
+
+    /// A clock that was far ahead has told what is not so. A small correction is no reason to tell a level twice.
+    private static func takeBack(_ certificate: WatchedCertificate, _ told: inout Told, now: Date) -> Bool {
+        let lifetime = certificate.notAfter.timeIntervalSince(certificate.notBefore)
+        let remaining = certificate.notAfter.timeIntervalSince(now)
+        guard let level = told.level else { return false }
+        if let atMost = Self.level(remaining: remaining - clockTolerance, lifetime: lifetime), level <= atMost { return false }
+        told.level = Self.level(remaining: remaining, lifetime: lifetime)
+        return true
     }
 
     private static func alert(_ certificate: WatchedCertificate, _ told: inout Told, now: Date) -> CertificateAlert? {
@@ -151,9 +169,21 @@ package struct ExpiryWatch: Codable, Equatable, Sendable {
             entries[name] = nil
             return true
         }
-        guard entries[name] != nil || entries.count < Self.maximumNames else { return false }
+        guard entries[name] != nil || entries.count < Self.maximumNames else {
+            isIncomplete = true
+            return false
+        }
         entries[name] = entry
         return true
+    }
+
+    /// That a certificate ends says more than that there is none.
+    private mutating func makeRoom(for name: String) {
+        guard entries.count >= Self.maximumNames, entries[name] == nil,
+            let other = entries.first(where: { $0.value.missingSince != nil && $0.value.told.isEmpty })
+        else { return }
+        entries[other.key] = nil
+        isIncomplete = true
     }
 
     /// Names that are gone are forgotten a day later: a start may come before all of them are known.
@@ -170,6 +200,7 @@ package struct ExpiryWatch: Codable, Equatable, Sendable {
     package static let maximumNames = 4_096
     /// Certificates of one name that are looked at.
     static let maximumPerName = 16
+    static let clockTolerance: TimeInterval = 3_600
     package static let missingLimit: TimeInterval = 3_600
     package static let goneLimit: TimeInterval = 86_400
 }

@@ -14,6 +14,7 @@ package actor ExpiryWatcher {
     private let counterBox: AlertCounterBox
     private var watch: ExpiryWatch
     private var isUnwritten = false
+    private var isOverflowLogged = false
 
     /// - Parameters:
     ///   - file: what was told; `alerts.json` of the state directory.
@@ -25,13 +26,18 @@ package actor ExpiryWatcher {
         self.init(channels: AlertChannels.make(settings, group: group), file: file, group: group, logger: logger, clock: clock)
     }
 
-    /// - Parameter delays: before the second and third attempt to send.
+    /// - Parameters:
+    ///   - delays: before the second attempt to send and those behind it.
+    ///   - urgentDelays: the same of alerts that must not be lost.
     package init(
         channels: [any AlertChannel], file: String, group: any EventLoopGroup, logger: Logger,
-        clock: @escaping @Sendable () -> Date = { Date() }, delays: [TimeAmount] = ExpiryWatcher.delays
+        clock: @escaping @Sendable () -> Date = { Date() }, delays: [TimeAmount] = ExpiryWatcher.delays,
+        urgentDelays: [TimeAmount] = ExpiryWatcher.urgentDelays
     ) {
         let counters = AlertCounterBox(channels: channels.map(\.kind))
-        queues = channels.map { AlertQueue($0, delays: delays, loop: group.next(), logger: logger, counters: counters) }
+        queues = channels.map {
+            AlertQueue($0, delays: delays, urgentDelays: urgentDelays, loop: group.next(), logger: logger, counters: counters)
+        }
         counterBox = counters
         self.file = file
         self.logger = logger
@@ -45,6 +51,11 @@ package actor ExpiryWatcher {
         let before = watch
         let alerts = watch.check(certificates, missing: missing, now: now)
         if watch != before || isUnwritten { save() }
+        if watch.isIncomplete, !isOverflowLogged {
+            isOverflowLogged = true
+            logger.warning(
+                "Some certificates are not watched: too many are in a bad way", metadata: ["limit": "\(ExpiryWatch.maximumNames)"])
+        }
         for alert in alerts {
             log(alert)
             let notice = AlertNotice(alert, time: now)
@@ -71,7 +82,7 @@ package actor ExpiryWatcher {
 
     private static func load(_ file: String, _ logger: Logger) -> ExpiryWatch {
         do throws(CertificateFileError) {
-            guard let content = try StateFile.read(file) else { return ExpiryWatch() }
+            guard let content = try StateFile.read(file, limit: maximumLength) else { return ExpiryWatch() }
             if let watch = try? JSONDecoder().decode(ExpiryWatch.self, from: Data(content.bytes)) { return watch }
             let damaged = file + ".damaged"
             try StateFile.move(file, to: damaged)
@@ -98,4 +109,7 @@ package actor ExpiryWatcher {
     }
 
     package static let delays: [TimeAmount] = [.seconds(30), .minutes(2)]
+    package static let urgentDelays: [TimeAmount] = delays + [.minutes(10), .hours(1), .hours(6)]
+    /// Bytes of the file: some 2 KiB for each of `ExpiryWatch.maximumNames`.
+    static let maximumLength = 8 * 1_024 * 1_024
 }

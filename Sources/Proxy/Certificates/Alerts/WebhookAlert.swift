@@ -39,7 +39,7 @@ package struct WebhookAlert: AlertChannel {
         do {
             status = try await http.execute(request, timeout: limit).status.code
         } catch {
-            return .failure(AlertFault("\(settings.url.host): \(reason(error))"))
+            return .failure(AlertFault("\(settings.url.host): \(settings.url.hidingPath(in: "\(error)"))"))
         }
         if (200...299).contains(status) { return .success(AlertReceipt()) }
         let advice = (300...399).contains(status) ? ", and redirects are not followed" : ""
@@ -86,14 +86,6 @@ package struct WebhookAlert: AlertChannel {
             }
         }
         return result
-    }
-
-    /// Whatever an error says of the request, the URL's path is not told.
-    private func reason(_ error: any Error) -> String {
-        let text = "\(error)"
-        let path = settings.url.secretText.split(separator: "/", maxSplits: 2).last.map(String.init) ?? ""
-        guard let slash = path.firstIndex(where: { $0 == "/" || $0 == "?" }), path[slash...].utf8.count > 1 else { return text }
-        return text.contains(path[slash...].dropFirst()) ? "the request failed" : text
     }
 
     package static let limit = TimeAmount.seconds(15)

@@ -191,4 +191,54 @@ import Testing
             #expect(!log.all.contains { $0.contains(secret) }, "\(secret)")
         }
     }
+
+    @Test("urgent alerts have more attempts than others")
+    func urgent() async throws {
+        let channel = FakeChannel(.mail, failures: 6)
+        let watcher = ExpiryWatcher(
+            channels: [channel], file: directory.file("alerts.json"), group: group, logger: log.logger, clock: { [clock] in clock.now },
+            delays: [.milliseconds(1)], urgentDelays: [TimeAmount](repeating: .milliseconds(1), count: 4))
+        await watcher.check(certificates: [expiring], missing: [])
+        await eventually { watcher.counters[.mail, .failed] == 1 }
+        #expect(watcher.counters[.mail, .retried] == 1)
+        let missing = MissingCertificate(name: "b.example", since: testNow - 3_600)
+        await watcher.check(certificates: [expiring], missing: [missing])
+        await eventually { watcher.counters[.mail, .sent] == 1 }
+        #expect(watcher.counters[.mail, .retried] == 5 && channel.events == [.missing])
+        await watcher.shutdown()
+    }
+
+    @Test("while one waits for its next attempt others are sent, and one of the same name and event takes its place")
+    func replaced() async throws {
+        let channel = FakeChannel(.mail, failures: 1)
+        let watcher = watcher([channel], delays: [.hours(1)])
+        await watcher.check(certificates: [expiring], missing: [])
+        await eventually { watcher.counters[.mail, .retried] == 1 }
+        var other = expiring
+        other.name = "c.example"
+        await watcher.check(certificates: [expiring, other], missing: [])
+        await eventually { watcher.counters[.mail, .sent] == 1 }
+        var later = expiring
+        later.notAfter = testNow + 2 * day
+        await watcher.check(certificates: [later, other], missing: [])
+        await eventually { watcher.counters[.mail, .sent] == 2 }
+        #expect(watcher.counters[.mail, .dropped] == 1)
+        await watcher.shutdown()
+        #expect(channel.events == [.expiring, .expiring])
+    }
+
+    @Test("that something is not watched is logged once; the file of all that are is read again")
+    func overflow() async throws {
+        let all = (0..<5_000).map {
+            WatchedCertificate(
+                name: "\($0)." + String(repeating: "a", count: 240), notBefore: testNow - 80 * day, notAfter: testNow + 10 * day)
+        }
+        for _ in 0..<2 {
+            let watcher = watcher([])
+            for _ in 0..<2 { await watcher.check(certificates: all, missing: []) }
+            await watcher.shutdown()
+        }
+        #expect(log.all.filter { $0.hasPrefix("warning Some certificates are not watched") }.count == 2)
+        #expect(log.all.count == 2 + ExpiryWatch.maximumNames && directory.names == ["alerts.json"])
+    }
 }

@@ -78,4 +78,11 @@ import Testing
         #expect(try await send(to: url, tokenFile: directory.file("gone"))?.reason.contains("gone: cannot be read") == true)
         try await silent.close()
     }
+
+    @Test("what an error says is not told when the path is in it, even one of one segment", arguments: ["/sEcReT", "?sEcReT", "/a/sEcReT"])
+    func path(path: String) throws {
+        let url = try #require(WebhookURL("https://a.b" + path))
+        #expect(url.hidingPath(in: "no way to \(path)") == "the request failed")
+        #expect(url.hidingPath(in: "no way") == "no way" && WebhookURL("https://a.b/")?.hidingPath(in: "a/b") == "a/b")
+    }
 }

@@ -1,6 +1,7 @@
 import AsyncHTTPClient
 import FoundationEssentials
 import Inet
+import NIOConcurrencyHelpers
 import NIOCore
 import NIOHTTP1
 import NIOSSL
@@ -36,22 +37,41 @@ package struct APIClient: Sendable {
 
     private let group: any EventLoopGroup
     private let secrets: [Secret]
+    private let limit: TimeAmount
 
-    /// - Parameter secrets: what must not be in any error.
-    package init(group: any EventLoopGroup, secrets: [Secret]) {
+    /// - Parameters:
+    ///   - secrets: what must not be in any error.
+    ///   - limit: of one request with its whole answer.
+    package init(group: any EventLoopGroup, secrets: [Secret], limit: TimeAmount = Self.limit) {
         self.group = group
         self.secrets = secrets
+        self.limit = limit
     }
 
     /// One answer, whatever its status.
     package func send(_ request: Request) async throws(DNSFault) -> Response {
         var configuration = HTTPClient.Configuration(
-            redirectConfiguration: .disallow, timeout: .init(connect: Self.connectLimit, read: Self.limit))
+            redirectConfiguration: .disallow, timeout: .init(connect: Self.connectLimit, read: limit))
         var tls = TLSConfiguration.makeClientConfiguration()
         tls.minimumTLSVersion = .tlsv12
         configuration.tlsConfiguration = tls
         let http = HTTPClient(eventLoopGroupProvider: .shared(group), configuration: configuration)
-        let result = await exchange(request, http)
+        // The client's own limit ends with the head of the answer.
+        let isOver = NIOLockedValueBox(false)
+        let task = Task { await exchange(request, http) }
+        let timer = group.any().scheduleTask(in: limit) {
+            isOver.withLockedValue { $0 = true }
+            task.cancel()
+        }
+        var result = await withTaskCancellationHandler {
+            await task.value
+        } onCancel: {
+            task.cancel()
+        }
+        timer.cancel()
+        if case .failure = result, isOver.withLockedValue({ $0 }) {
+            result = .failure(DNSFault("\(Self.place(request)): no whole answer within \(Duration.nanoseconds(limit.nanoseconds))"))
+        }
         // Nothing is under way any more.
         try? await http.shutdown()
         return try result.get()
@@ -86,29 +106,46 @@ package struct APIClient: Sendable {
         for field in request.fields { message.headers.add(name: field.name, value: field.value) }
         if !request.body.isEmpty { message.body = .bytes(ByteBuffer(bytes: request.body)) }
         do {
-            let response = try await http.execute(message, timeout: Self.limit)
+            let response = try await http.execute(message, timeout: limit)
             let body = try await response.body.collect(upTo: Self.maximumBody)
             return .success(
                 Response(status: Int(response.status.code), fields: response.headers, body: Array(body.readableBytesView)))
         } catch is NIOTooManyBytesError {
             return .failure(DNSFault("\(Self.place(request)): the answer is longer than \(Self.maximumBody) bytes"))
         } catch {
-            return .failure(DNSFault("\(Self.place(request)): \(redact("\(error)"))"))
+            return .failure(DNSFault("\(Self.place(request)): \(request.url.hidingPath(in: redact("\(error)")))"))
         }
     }
 
-    /// Without the query, which may be long.
-    static func place(_ request: Request) -> String {
-        "\(request.method.rawValue) \(request.url.text.prefix { $0 != "?" })"
-    }
+    /// Scheme and host alone: a path may hold a secret.
+    static func place(_ request: Request) -> String { "\(request.method.rawValue) \(request.url.origin)" }
 
     static let connectLimit = TimeAmount.seconds(10)
     /// One request with its whole answer.
-    static let limit = TimeAmount.seconds(30)
+    package static let limit = TimeAmount.seconds(30)
     static let maximumBody = 256 * 1_024
     static let maximumAttempts = 4
     /// Seconds. Who is told to wait longer says so instead.
     static let longestPause = 20
+}
+
+extension ACMEURL {
+    /// `https://host:port`.
+    var origin: Substring { text.prefix(text.count - pathAndQuery.count) }
+
+    /// With its first `/` or `?`; empty if there is none.
+    var pathAndQuery: String {
+        guard let colon = text.firstIndex(of: ":") else { return "" }
+        return String(text[colon...].dropFirst(3).drop { $0 != "/" && $0 != "?" })
+    }
+
+    var path: String { String(pathAndQuery.prefix { $0 != "?" }) }
+
+    /// `description` of an error, or less if the path is in it.
+    func hidingPath(in description: String) -> String {
+        let path = pathAndQuery.dropFirst()
+        return path.isEmpty || !description.contains(path) ? description : "the request failed"
+    }
 }
 
 /// Pauses on an event loop.

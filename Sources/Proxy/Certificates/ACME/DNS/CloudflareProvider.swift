@@ -52,8 +52,8 @@ package struct CloudflareProvider: DNSProvider {
             }
         }
         throw DNSFault(
-            "cloudflare: the token sees no zone for \(record.name): check the name, and that the token has Zone:Read and DNS:Edit for its zone"
-        )
+            "cloudflare: the token sees no zone for \(record.name): check the name, and that the token has Zone:Read and DNS:Edit for its zone",
+            isZoneMissing: true)
     }
 
     private func find(_ record: TXTRecord, in zone: String) async throws(DNSFault) -> String? {
@@ -82,7 +82,7 @@ package struct CloudflareProvider: DNSProvider {
         } catch {
             throw Refusal(fault: DNSFault("cloudflare: \(error.reason)"))
         }
-        let place = "cloudflare: \(APIClient.place(request)): \(response.status)"
+        let place = "cloudflare: \(method.rawValue) \(path.prefix { $0 != "?" }): \(response.status)"
         guard let read = try? JSONDecoder().decode(Envelope<Value>.self, from: Data(response.body)) else {
             throw Refusal(fault: DNSFault("\(place), not an answer of Cloudflare: \(client.quote(response.body))"))
         }

@@ -22,12 +22,25 @@ package struct DNSChallenge: ACMEPresenter {
 
     package func present(_ challenge: ACMEChallenge) async throws {
         guard challenge.type == .dns01 else { throw DNSFault("\(challenge.type.rawValue) is not shown in the DNS") }
-        let record = TXTRecord(name: try await place(challenge.dnsName), value: challenge.dnsValue)
+        var record = TXTRecord(name: try await place(challenge.dnsName), value: challenge.dnsValue)
+        do {
+            try await add(record, challenge)
+        } catch let fault as DNSFault where fault.isZoneMissing {
+            let own = TXTRecord(name: challenge.dnsName, value: challenge.dnsValue)
+            guard own != record else { throw fault }
+            // The CNAME may be a wildcard that is meant for something else: a record of its own hides it.
+            logger.debug("No zone for the target of a CNAME", metadata: Self.metadata(challenge, record, provider))
+            do { try await add(own, challenge) } catch { throw DNSFault("\(fault); \(own.name): \(error)") }
+            record = own
+        }
+        logger.debug("A record for DNS-01 was added", metadata: Self.metadata(challenge, record, provider))
+        try await propagation.wait(for: record)
+    }
+
+    private func add(_ record: TXTRecord, _ challenge: ACMEChallenge) async throws {
         // Before it is added: when that fails, it may be there all the same.
         await records.keep(record, for: challenge)
         try await change(record) { try await provider.add(record) }
-        logger.debug("A record for DNS-01 was added", metadata: Self.metadata(challenge, record, provider))
-        try await propagation.wait(for: record)
     }
 
     /// Also when the task is cancelled.
@@ -47,17 +60,20 @@ package struct DNSChallenge: ACMEPresenter {
     /// The name where the record is written. Without an answer it is the name itself: the provider may work where the resolver does not.
     private func place(_ name: String) async throws(DNSFault) -> String {
         guard let asked = DNSName(name) else { throw DNSFault("\(name) is not a name") }
+        let target: DNSName
         do throws(DNSFault) {
-            let target = try await resolver.target(of: asked)
-            if target != asked {
-                logger.debug(
-                    "A record for DNS-01 stands elsewhere", metadata: ["name": "\(asked)", "target": "\(LogText.escape("\(target)"))"])
-            }
-            return "\(target)"
+            target = try await resolver.target(of: asked)
         } catch {
             logger.info("The CNAME of a name could not be looked up", metadata: ["name": "\(asked)", "reason": "\(error.reason)"])
             return name
         }
+        guard target != asked else { return name }
+        // A provider, a program above all, is given nothing that is not a name of a host.
+        guard let host = DomainPattern.normalizedHost("\(target)") else {
+            throw DNSFault("the CNAME at \(name) leads to \(target), which is not the name of a host")
+        }
+        logger.debug("A record for DNS-01 stands elsewhere", metadata: ["name": "\(asked)", "target": "\(host)"])
+        return host
     }
 
     private func change(_ record: TXTRecord, _ body: () async throws -> Void) async throws {

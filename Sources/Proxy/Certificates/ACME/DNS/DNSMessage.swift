@@ -71,6 +71,7 @@ package struct DNSMessage: Equatable, Sendable {
     }
 
     package var isResponse: Bool { flags & DNSFlags.response != 0 }
+    package var isAuthoritative: Bool { flags & DNSFlags.authoritative != 0 }
     package var isTruncated: Bool { flags & DNSFlags.truncated != 0 }
     package var responseCode: DNSResponseCode { DNSResponseCode(rawValue: UInt8(flags & 0xF)) }
 
@@ -111,6 +112,7 @@ package struct DNSMessage: Equatable, Sendable {
             guard let count = reader.uint16() else { return nil }
             counts.append(Int(count))
         }
+        guard counts.reduce(0, +) <= Self.maximumRecords else { return nil }
         self.id = id
         self.flags = flags
         for _ in 0..<counts[0] {
@@ -159,6 +161,8 @@ package struct DNSMessage: Equatable, Sendable {
     }
 
     package static let maximumLength = 65_535
+    /// Of all sections, with the questions.
+    package static let maximumRecords = 512
 }
 
 extension DNSMessage.Data {

@@ -72,6 +72,8 @@ package struct DNSPropagation: Sendable {
             do throws(DNSFault) {
                 let answer = try await resolver.ask(endpoint, name, DNSType.txt, recursive: false, limit: Self.questionLimit)
                 guard answer.responseCode.isAnswer else { throw DNSFault("\(endpoint): \(answer.responseCode)") }
+                // A lame delegation: it knows nothing of the zone, or repeats what it has heard.
+                guard answer.isAuthoritative else { throw DNSFault("\(endpoint): it does not serve the zone") }
                 let values = DNSResolver.texts(answer, at: name)
                 common = common.map { $0.filter { values.contains($0) } } ?? values
             } catch {

@@ -35,8 +35,14 @@ package struct TXTRecord: Hashable, Sendable {
 /// Why a record could not be changed or found. The text is for the operator: short, escaped, without any secret.
 package struct DNSFault: Error, Equatable, CustomStringConvertible {
     package let reason: String
+    /// The provider has no zone for the name.
+    package let isZoneMissing: Bool
+
     /// - Parameter reason: may quote a server; it is escaped and cut here.
-    package init(_ reason: String) { self.reason = LogText.escape(reason, limit: Self.limit) }
+    package init(_ reason: String, isZoneMissing: Bool = false) {
+        self.reason = LogText.escape(reason, limit: Self.limit)
+        self.isZoneMissing = isZoneMissing
+    }
     package var description: String { reason }
 
     package static let limit = 600

@@ -8,19 +8,37 @@ import NIOWireGuard
 ///
 /// Source: RFC 1035 §7, RFC 5452 §9, RFC 7766 §5.
 package struct DNSResolver: Sendable {
-    package let servers: [SocketEndpoint]
     package let transport: DNSTransport
+    private let source: Source
+
+    private enum Source: Sendable {
+        case fixed([SocketEndpoint])
+        /// Read for each question: networks come and go.
+        case file(String)
+    }
 
     package init(servers: [SocketEndpoint], group: any EventLoopGroup) {
-        self.servers = Array(servers.prefix(Self.maximumServers))
+        self.init(source: .fixed(Array(servers.prefix(Self.maximumServers))), group: group)
+    }
+
+    private init(source: Source, group: any EventLoopGroup) {
+        self.source = source
         transport = DNSTransport(group: group)
     }
 
     /// - Parameter override: asked in the place of those in `/etc/resolv.conf`.
-    package static func system(override: SocketEndpoint?, group: any EventLoopGroup) -> DNSResolver {
-        if let override { return DNSResolver(servers: [override], group: group) }
-        let bytes = (try? SystemFiles.read("/etc/resolv.conf", limit: 64 * 1_024))?.bytes ?? []
-        return DNSResolver(servers: nameservers(bytes), group: group)
+    package static func system(
+        override: SocketEndpoint?, file: String = "/etc/resolv.conf", group: any EventLoopGroup
+    ) -> DNSResolver {
+        DNSResolver(source: override.map { .fixed([$0]) } ?? .file(file), group: group)
+    }
+
+    /// Those that are asked now.
+    package var servers: [SocketEndpoint] {
+        switch source {
+        case .fixed(let servers): servers
+        case .file(let path): Self.nameservers((try? SystemFiles.read(path, limit: 64 * 1_024))?.bytes ?? [])
+        }
     }
 
     /// resolv.conf(5): this machine if there are none. Addresses with a zone are passed over.
@@ -72,9 +90,8 @@ package struct DNSResolver: Sendable {
 
     /// RFC 5452 §9.1. Old servers cut within a record: of what is marked as cut the header alone is looked at, and TCP is next.
     private static func isAnswer(_ bytes: [UInt8], to query: DNSMessage) -> Bool {
-        if let message = DNSMessage(bytes) { return message.answers(query) }
-        guard let header = DNSMessage(header: bytes) else { return false }
-        return header.isResponse && header.isTruncated && header.id == query.id
+        guard let header = DNSMessage(header: bytes), header.isResponse, header.id == query.id else { return false }
+        return DNSMessage(bytes)?.answers(query) ?? header.isTruncated
     }
 
     /// Where the record of `name` is to stand: the end of its chain of CNAMEs, with at most eight of them.

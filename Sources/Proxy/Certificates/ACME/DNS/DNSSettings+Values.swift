@@ -111,10 +111,10 @@ extension Setting {
 
     func httpsURL() throws(ConfigurationFault) -> ACMEURL {
         let text = try string("an https URL")
-        do throws(ACMEFault) {
-            return try ACMEURL(text)
-        } catch {
-            throw fault(error.reason, fix: "write an https URL (http only to a loopback address)")
+        // Never quoted: it may hold a secret.
+        guard let url = try? ACMEURL(text) else {
+            throw fault("not an https URL", fix: "write https://HOST/PATH (http only to a loopback address)")
         }
+        return url
     }
 }

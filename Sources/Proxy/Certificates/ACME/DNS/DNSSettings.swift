@@ -79,15 +79,29 @@ extension ConfigurationReader {
         let kind = dnsKind(in: table)
         let resolver = value(setting("resolver", in: table)) { setting throws(ConfigurationFault) in try setting.serverAddress() }
         let limit = value(setting("propagation-limit", in: table)) { setting throws(ConfigurationFault) in
-            try setting.duration(in: .seconds(2) ... .seconds(3_600))
+            try setting.duration(in: .seconds(2)...Self.longestPropagation)
         }
         let wait = value(setting("propagation-wait", in: table)) { setting throws(ConfigurationFault) in
-            try setting.duration(in: .seconds(0) ... .seconds(3_600))
+            try setting.duration(in: .seconds(0)...Self.longestPropagation)
         }
+        let propagation = propagationTimes(in: table, limit: limit, wait: wait)
         guard let kind, report.faults.count == before else { return nil }
         return DNSProviderSettings(
-            kind: kind, resolver: resolver, propagationLimit: limit.map { .nanoseconds($0.nanoseconds) } ?? DNSPropagation.limit,
-            propagationWait: wait.map { .nanoseconds($0.nanoseconds) } ?? DNSPropagation.patience)
+            kind: kind, resolver: resolver, propagationLimit: propagation.limit, propagationWait: propagation.wait)
+    }
+
+    /// At the limit nobody decides any more, so that the wait must be over before.
+    private mutating func propagationTimes(in table: TOMLTable, limit: TimeAmount?, wait: TimeAmount?) -> (limit: Duration, wait: Duration)
+    {
+        let limit = limit.map { Duration.nanoseconds($0.nanoseconds) } ?? DNSPropagation.limit
+        guard let wait = wait.map({ Duration.nanoseconds($0.nanoseconds) }) else { return (limit, min(DNSPropagation.patience, limit / 2)) }
+        if wait >= limit, let setting = setting("propagation-wait", in: table) {
+            fault(
+                setting.fault(
+                    "is not shorter than propagation-limit, \(limit.components.seconds)s",
+                    fix: "write a shorter time, or a propagation-limit that is longer (600s at most)"))
+        }
+        return (limit, wait)
     }
 
     private mutating func dnsKind(in table: TOMLTable) -> DNSProviderSettings.Kind? {
@@ -197,6 +211,8 @@ extension ConfigurationReader {
         return url.map { .webhook(url: $0, token: token) }
     }
 
+    /// An order has 15 minutes, with all of its names.
+    private static let longestPropagation = TimeAmount.seconds(600)
     static let commonKeys: Set<String> = ["provider", "resolver", "propagation-limit", "propagation-wait"]
     static let dnsKeysOfProvider: [String: Set<String>] = [
         "cloudflare": ["token-file", "endpoint"],

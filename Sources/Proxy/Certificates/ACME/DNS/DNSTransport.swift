@@ -13,7 +13,7 @@ package struct DNSTransport: Sendable {
 
     package init(group: any EventLoopGroup) { self.group = group }
 
-    /// - Parameter isAnswer: what it refuses is passed over, and waiting goes on.
+    /// - Parameter isAnswer: what it refuses is passed over by UDP, and waiting goes on; by TCP it ends the connection.
     package func ask(
         _ query: [UInt8], _ server: SocketEndpoint, by way: Way, limit: Duration, isAnswer: @escaping @Sendable ([UInt8]) -> Bool
     ) async throws(DNSFault) -> [UInt8] {
@@ -104,12 +104,18 @@ package struct DNSTransport: Sendable {
         func channelRead(context: ChannelHandlerContext, data: NIOAny) {
             var piece = unwrapInboundIn(data)
             buffer.writeBuffer(&piece)
-            while let length = buffer.getInteger(at: buffer.readerIndex, as: UInt16.self), buffer.readableBytes >= 2 + Int(length) {
-                buffer.moveReaderIndex(forwardBy: 2)
-                let bytes = buffer.readBytes(length: Int(length)) ?? []
-                if question.isAnswer(bytes) { question.promise.succeed(bytes) }
+            guard let length = buffer.getInteger(at: buffer.readerIndex, as: UInt16.self), buffer.readableBytes >= 2 + Int(length) else {
+                return
             }
-            buffer.discardReadBytes()
+            buffer.moveReaderIndex(forwardBy: 2)
+            let bytes = buffer.readBytes(length: Int(length)) ?? []
+            // Nobody but the server can have written it, and it has one question: nothing better comes.
+            if question.isAnswer(bytes) {
+                question.promise.succeed(bytes)
+            } else {
+                question.promise.fail(DNSFault("it sent something that is no answer"))
+            }
+            context.close(promise: nil)
         }
 
         func channelInactive(context: ChannelHandlerContext) { question.promise.fail(DNSFault("the connection was closed")) }

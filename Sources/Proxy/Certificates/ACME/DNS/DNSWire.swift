@@ -34,6 +34,7 @@ struct DNSReader {
         var position = offset
         var pieceStart = offset
         var next: Int?
+        var pointers = 0
         while position < all.count {
             let count = Int(all[position])
             switch count >> 6 {
@@ -49,7 +50,8 @@ struct DNSReader {
             case 3:
                 guard position + 1 < all.count else { return nil }
                 let target = (count & 0x3F) << 8 | Int(all[position + 1])
-                guard target < pieceStart else { return nil }
+                pointers += 1
+                guard target < pieceStart, pointers <= Self.maximumPointers else { return nil }
                 if next == nil { next = position + 2 }
                 position = target
                 pieceStart = target
@@ -58,6 +60,9 @@ struct DNSReader {
         }
         return nil
     }
+
+    /// Of one name: it has no more labels.
+    private static let maximumPointers = 127
 }
 
 struct DNSWriter {

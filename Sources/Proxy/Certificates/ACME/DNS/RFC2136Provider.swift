@@ -35,7 +35,7 @@ package struct RFC2136Provider: DNSProvider {
         guard let name = DNSName(record.name) else { throw DNSFault("rfc2136: \(record.name) is not a name") }
         let zone: DNSName
         if let given = self.zone { zone = given } else { zone = try await findZone(name) }
-        guard name.lies(in: zone) else { throw DNSFault("rfc2136: \(name) does not lie in the zone \(zone)") }
+        guard name.lies(in: zone) else { throw DNSFault("rfc2136: \(name) does not lie in the zone \(zone)", isZoneMissing: true) }
         let message = DNSMessage(
             id: Self.number, flags: DNSFlags.update, questions: [.init(zone, DNSType.soa)],
             authorities: [.init(name, DNSType.txt, class: `class`, timeToLive: timeToLive, data: .text([Array(record.value.utf8)]))])
@@ -53,7 +53,7 @@ package struct RFC2136Provider: DNSProvider {
             if let owner = owners.first(where: { candidate.lies(in: $0) && !$0.labels.isEmpty }) { return owner }
             current = candidate.parent
         }
-        throw DNSFault("rfc2136: \(server) has no zone for \(name): give zone, or name the primary server of the zone")
+        throw DNSFault("rfc2136: \(server) has no zone for \(name): give zone, or name the primary server of the zone", isZoneMissing: true)
     }
 
     /// Signed both ways.
@@ -61,9 +61,8 @@ package struct RFC2136Provider: DNSProvider {
         do throws(DNSFault) {
             let (bytes, mac) = key.sign(message, at: Self.now)
             let answer = try await transport.ask(bytes, server, by: .tcp, limit: Self.limit) {
-                guard let answer = DNSMessage($0) else { return false }
-                return answer.isResponse && answer.id == message.id
-                    && answer.flags & DNSFlags.operation == message.flags & DNSFlags.operation
+                guard let header = DNSMessage(header: $0), header.isResponse, header.id == message.id else { return false }
+                return header.flags & DNSFlags.operation == message.flags & DNSFlags.operation && DNSMessage($0) != nil
             }
             guard let response = DNSMessage(answer) else { throw DNSFault("\(server): the answer is not understood") }
             do throws(DNSFault) {

@@ -12,7 +12,8 @@ package struct WebhookProvider: DNSProvider {
     package init(url: ACMEURL, token: Secret?, group: any EventLoopGroup) {
         self.url = url
         self.token = token
-        client = APIClient(group: group, secrets: token.map { [$0] } ?? [])
+        // Servers repeat in their errors where the request went.
+        client = APIClient(group: group, secrets: [Secret(url.pathAndQuery), Secret(url.path)] + (token.map { [$0] } ?? []))
     }
 
     package func add(_ record: TXTRecord) async throws { try await tell("present", record) }

@@ -15,6 +15,7 @@ private struct ZoneProvider: DNSProvider {
     var busy = NIOLockedValueBox<Set<String>>([])
 
     func add(_ record: TXTRecord) async throws {
+        if record.name.hasSuffix(".elsewhere.example.com") { throw DNSFault("no zone for \(record.name)", isZoneMissing: true) }
         try await alone(record.name) {
             zone.withLockedValue { $0.records.append(StubZone.text(record.name, record.value)) }
             log.withLockedValue { $0.append("add \(record.name) \(record.value)") }
@@ -133,6 +134,35 @@ private struct ZoneProvider: DNSProvider {
                 type: .http01, name: try #require(DomainPattern("example.com")), token: "t", keyAuthorization: "t.x")
             #expect(await failureText { try await presenter.present(other) } == "http-01 is not shown in the DNS")
             await presenter.withdraw(other)
+            #expect(provider.log.withLockedValue { $0.isEmpty })
+        }
+    }
+
+    @Test("a CNAME to a zone that the provider does not have: the record is written at the name itself")
+    func foreignAlias() async throws {
+        try await with([
+            StubZone.name("_acme-challenge.w.example.com", DNSType.cname, "w.elsewhere.example.com"),
+            StubZone.name("_acme-challenge.x.elsewhere.example.com", DNSType.cname, "y.elsewhere.example.com"),
+        ]) { presenter, provider, _ in
+            let challenge = try challenge("w.example.com")
+            try await presenter.present(challenge)
+            await presenter.withdraw(challenge)
+            let name = "_acme-challenge.w.example.com"
+            #expect(
+                provider.log.withLockedValue { $0 } == ["add \(name) \(challenge.dnsValue)", "remove \(name) \(challenge.dnsValue)"])
+            let other = try self.challenge("x.elsewhere.example.com")
+            #expect(
+                await failureText { try await presenter.present(other) }
+                    == "no zone for y.elsewhere.example.com; _acme-challenge.x.elsewhere.example.com: "
+                    + "no zone for _acme-challenge.x.elsewhere.example.com")
+        }
+    }
+
+    @Test("a CNAME to what is not the name of a host is refused, and nothing is written")
+    func strangeAlias() async throws {
+        try await with([StubZone.name("_acme-challenge.example.com", DNSType.cname, "a b;$c.example.com")]) { presenter, provider, _ in
+            let text = await failureText { try await presenter.present(try challenge("example.com")) } ?? ""
+            #expect(text.hasPrefix("the CNAME at _acme-challenge.example.com leads to a") && text.hasSuffix("is not the name of a host"))
             #expect(provider.log.withLockedValue { $0.isEmpty })
         }
     }

@@ -85,4 +85,28 @@ import Testing
         // A server that did not understand the question need not repeat it.
         #expect(reply(flags: DNSFlags.response | 1, []).answers(query))
     }
+
+    @Test("a name has at most 127 pointers, a message at most 512 records")
+    func bounds() {
+        /// A record whose data is a chain of pointers, and one whose name is its end.
+        func message(pointers: Int) -> DNSMessage? {
+            let start = 12 + 11
+            var data: [UInt8] = [0]
+            for index in 0..<(pointers - 1) {
+                let target = index == 0 ? start : start + 1 + 2 * (index - 1)
+                data += [0xC0 | UInt8(target >> 8), UInt8(target & 0xFF)]
+            }
+            let last = start + data.count - 2
+            let header: [UInt8] = [0, 1, 0x80, 0, 0, 0, 0, 2, 0, 0, 0, 0]
+            let first: [UInt8] = [0, 0, 99, 0, 1, 0, 0, 0, 0, UInt8(data.count >> 8), UInt8(data.count & 0xFF)] + data
+            return DNSMessage(header + first + [0xC0 | UInt8(last >> 8), UInt8(last & 0xFF), 0, 99, 0, 1, 0, 0, 0, 0, 0, 0])
+        }
+        #expect(message(pointers: 127)?.answers.last?.name == .root)
+        #expect(message(pointers: 128) == nil)
+        func message(questions: Int) -> DNSMessage? {
+            let header: [UInt8] = [0, 1, 0x80, 0, UInt8(questions >> 8), UInt8(questions & 0xFF), 0, 0, 0, 0, 0, 0]
+            return DNSMessage(header + (0..<questions).flatMap { _ in [0, 0, 16, 0, 1] as [UInt8] })
+        }
+        #expect(message(questions: DNSMessage.maximumRecords) != nil && message(questions: DNSMessage.maximumRecords + 1) == nil)
+    }
 }

@@ -75,4 +75,20 @@ import Testing
                 == true)
         try await server.close()
     }
+
+    @Test("a server that does not serve the zone is one that cannot be asked, whatever it says")
+    func lame() async throws {
+        let zone = StubZone.example()
+        let server = try await DNSStub { query, _, _ in
+            var answer = zone.answer(query)
+            answer.flags &= ~DNSFlags.authoritative
+            return [answer.encode()]
+        }
+        let resolver = DNSResolver(servers: [server.endpoint], group: Self.group)
+        let propagation = DNSPropagation(resolver: resolver, limit: .seconds(1), patience: .zero, port: server.port)
+        #expect(
+            await failureText { try await propagation.wait(for: Self.record) }?.contains(
+                "ns.example.com cannot be asked (\(server.endpoint): it does not serve the zone)") == true)
+        try await server.close()
+    }
 }

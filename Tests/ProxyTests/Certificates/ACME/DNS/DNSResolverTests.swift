@@ -150,4 +150,31 @@ import Testing
     private func zone(_ name: String, _ resolver: DNSResolver) async throws -> String {
         try await resolver.zone(of: try #require(DNSName(name))).description
     }
+
+    @Test("by TCP a message that is no answer ends the connection")
+    func strangeStream() async throws {
+        let answer: DNSStub.Answer = { query, _, isTCP in
+            let flags = DNSFlags.response | (isTCP ? 0 : DNSFlags.truncated)
+            return [DNSMessage(id: isTCP ? query.id &+ 1 : query.id, flags: flags, questions: query.questions).encode()]
+        }
+        try await with(answer) { resolver, stub in
+            let text = await failureText {
+                _ = try await resolver.ask(stub.endpoint, Self.name, DNSType.txt, recursive: true, limit: .seconds(30))
+            }
+            #expect(text?.hasSuffix("it sent something that is no answer") == true)
+        }
+    }
+
+    @Test("the servers of the machine are those that the file names now; an override stays")
+    func systemServers() throws {
+        let directory = try ScratchDirectory()
+        let resolver = DNSResolver.system(override: nil, file: directory.file("resolv.conf"), group: Self.group)
+        #expect(resolver.servers.map(\.description) == ["127.0.0.1:53"])
+        try directory.write("nameserver 192.0.2.1\n", to: "resolv.conf")
+        #expect(resolver.servers.map(\.description) == ["192.0.2.1:53"])
+        try directory.write("nameserver 192.0.2.2\n", to: "resolv.conf")
+        #expect(resolver.servers.map(\.description) == ["192.0.2.2:53"])
+        let fixed = DNSResolver.system(override: resolver.servers[0], file: directory.file("gone"), group: Self.group)
+        #expect(fixed.servers.map(\.description) == ["192.0.2.2:53"])
+    }
 }

@@ -104,6 +104,13 @@ import Testing
         #expect(read("provider = 'webhook'\nurl = 'http://dns.example.com/'").faults[0].contains("not an https URL"))
     }
 
+    @Test("the wait for silent servers is shorter than a short limit by itself")
+    func shortLimit() {
+        let table = "provider = 'exec'\ncommand = '/bin/x'\n"
+        #expect(read(table + "propagation-limit = '20s'").settings?.propagationWait == .seconds(10))
+        #expect(read(table).settings?.propagationWait == .seconds(30))
+    }
+
     @Test("a secret in the file itself is refused without being repeated, with the key to use instead")
     func inline() {
         let refused = read("provider = 'cloudflare'\ntoken = 'swordfish'\ntoken-file = 'token'")
@@ -126,10 +133,14 @@ import Testing
             ("provider = 'cloudflare'\ntoken-file = 'two'", "more than one word"),
             ("provider = 'cloudflare'\ntoken-file = 'absent'", "/etc/absent cannot be read: No such file or directory"),
             ("provider = 'cloudflare'\ntoken-file = 'token'\npropagation-limit = '1s'", "propagation-limit: \"1s\" is out of range"),
+            ("provider = 'cloudflare'\ntoken-file = 'token'\npropagation-limit = '601s'", "propagation-limit: \"601s\" is out of range"),
+            ("provider = 'cloudflare'\ntoken-file = 'token'\npropagation-wait = '2m'", "is not shorter than propagation-limit, 120s"),
+            ("provider = 'webhook'\nurl = 'http://dns.example.com/sEcReT'", "url: not an https URL"),
         ])
     func faults(table: String, expected: String) {
         let (settings, faults, _) = read(table)
         #expect(settings == nil && faults.contains { $0.contains(expected) }, "\(faults)")
+        #expect(!faults.contains { $0.contains("sEcReT") })
     }
 
     @Test("each provider is made by its name")

@@ -2,6 +2,7 @@ import Glibc
 import Inet
 import Logging
 import NIOConcurrencyHelpers
+import NIOCore
 import NIOPosix
 import Proxy
 import Testing
@@ -24,6 +25,45 @@ import Testing
         #expect(seen.allSatisfy { $0.method == .POST && $0.fields["Authorization"] == ["Bearer hook-token"] })
         #expect(seen.allSatisfy { $0.fields["Content-Type"] == ["application/json"] })
         try await stub.close()
+    }
+
+    @Test("errors name the server and never the path, which the server may repeat")
+    func secretPath() async throws {
+        let stub = try await APIStub { request in .init(status: 500, body: "Cannot POST \(request.uri)") }
+        let origin = try stub.url.text
+        let provider = WebhookProvider(
+            url: try ACMEURL(origin + "/sEcReT?k=1"), token: nil, group: MultiThreadedEventLoopGroup.singleton)
+        #expect(await failureText { try await provider.add(Self.record) } == "webhook: POST \(origin): 500: Cannot POST (secret)")
+        try await stub.close()
+        let text = await failureText { try await provider.add(Self.record) } ?? ""
+        #expect(text.hasPrefix("webhook: POST \(origin): ") && !text.contains("sEcReT"))
+    }
+
+    @Test("the limit is for the whole answer, not for its head")
+    func slowBody() async throws {
+        let server = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton).childChannelInitializer { channel in
+            channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(Dripping()) }
+        }.bind(host: "127.0.0.1", port: 0).get()
+        let url = try ACMEURL("http://127.0.0.1:\(server.localAddress?.port ?? 0)/x")
+        let client = APIClient(group: MultiThreadedEventLoopGroup.singleton, secrets: [], limit: .milliseconds(500))
+        let text = await failureText { _ = try await client.send(APIClient.Request(.GET, url)) } ?? ""
+        #expect(text.hasSuffix("no whole answer within 0.5 seconds"))
+        try await server.close()
+    }
+
+    /// Answers with a head, and then one byte at a time.
+    private final class Dripping: ChannelInboundHandler {
+        typealias InboundIn = ByteBuffer
+        typealias OutboundOut = ByteBuffer
+
+        func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+            let channel = context.channel
+            channel.writeAndFlush(ByteBuffer(string: "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"), promise: nil)
+            let drip = channel.eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: .milliseconds(50)) { _ in
+                channel.writeAndFlush(ByteBuffer(string: "x"), promise: nil)
+            }
+            channel.closeFuture.whenComplete { _ in drip.cancel() }
+        }
     }
 
     @Test("anything else is an error with the body's beginning; redirects are not followed")
