@@ -161,6 +161,7 @@ package actor AutomaticCertificates {
                 let lifetime = RenewalSchedule.Lifetime(notBefore: stored.notValidBefore, notAfter: stored.notValidAfter)
                 if name.schedule.lifetime != lifetime {
                     name.schedule.succeed(lifetime, isNew: false, now: now, random: random)
+                    name.schedule.deferAsk(now: now, random: random)
                     name.directory = nil
                 }
                 // Once: what is known of failures is not forgotten at each start.

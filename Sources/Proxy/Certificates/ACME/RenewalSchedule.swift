@@ -161,6 +161,9 @@ package struct RenewalSchedule: Codable, Equatable, Sendable {
     /// It worked at the staging directory: production is next, at once.
     package mutating func rehearsalSucceeded() { needsRehearsal = false }
 
+    /// One that was found: nothing is asked at the start, and of many not at once.
+    package mutating func deferAsk(now: Date, random: RandomSource) { askAt = now + Self.shortestAsk + Self.draw(Self.foundAsk, random) }
+
     /// The CA may have issued one that never arrived: it counts as much.
     package mutating func countIssued(now: Date) {
         issued.append(now)
@@ -190,6 +193,7 @@ package struct RenewalSchedule: Codable, Equatable, Sendable {
     /// Renewals spread over a fiftieth of the lifetime, always early.
     static let jitterShare = 0.02
     static let latestShare = 0.75
+    static let foundAsk: TimeInterval = 1_800
     static let shortestAsk: TimeInterval = 60
     static let longestAsk: TimeInterval = 86_400
     static let usualAsk: TimeInterval = 6 * 3_600
