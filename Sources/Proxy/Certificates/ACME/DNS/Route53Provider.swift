@@ -5,7 +5,8 @@ import NIOHTTP1
 /// Records of a zone at Amazon Route 53. Permissions: route53:ListHostedZonesByName, route53:ListResourceRecordSets,
 /// route53:ChangeResourceRecordSets, route53:GetChange.
 ///
-/// Values at one name are one record set there: it is read, and replaced as a whole if it is still as it was read.
+/// Values at one name are one record set there: it is read, changed and written back as a whole. Two writers of the same name
+/// at the same time lose one value; within this program the name is locked, and the check of propagation notices the rest.
 ///
 /// Source: Amazon Route 53 API 2013-04-01.
 package struct Route53Provider: DNSProvider {
@@ -25,47 +26,46 @@ package struct Route53Provider: DNSProvider {
         client = APIClient(group: group, secrets: [signer.secretAccessKey] + (signer.sessionToken.map { [$0] } ?? []))
     }
 
-    /// Returns when all of Route 53's servers have it.
     package func add(_ record: TXTRecord) async throws {
-        let answer = try await change(record) { $0.contains(record.quoted) ? nil : $0 + [record.quoted] }
-        guard let answer else { return }
-        do throws(Refusal) { try await waitUntilInSync(answer) } catch { throw error.fault }
+        try await change(record) { set in
+            if set.values.contains(record.quoted) { return nil }
+            return ("UPSERT", RecordSet(timeToLive: set.timeToLive, values: set.values + [record.quoted]))
+        }
     }
 
-    /// Does not wait: nobody looks for what is gone.
     package func remove(_ record: TXTRecord) async throws {
-        _ = try await change(record) { $0.contains(record.quoted) ? $0.filter { $0 != record.quoted } : nil }
+        try await change(record) { set in
+            let rest = set.values.filter { $0 != record.quoted }
+            if rest.count == set.values.count { return nil }
+            // A deletion names the set exactly as it is.
+            return rest.isEmpty ? ("DELETE", set) : ("UPSERT", RecordSet(timeToLive: set.timeToLive, values: rest))
+        }
     }
 
-    /// Reads the values and replaces them by what `body` makes of them (nil: nothing is written). The set is deleted exactly as it
-    /// was read, in the same batch: it is refused when somebody has changed the set meanwhile, who would lose a value otherwise.
-    private func change(_ record: TXTRecord, _ body: ([String]) -> [String]?) async throws(DNSFault) -> XMLElement? {
+    /// Reads the record set, writes what `body` makes of it (nil: nothing), and waits until all of Route 53's servers have it.
+    private func change(
+        _ record: TXTRecord, _ body: (RecordSet) -> (action: String, set: RecordSet)?
+    ) async throws(DNSFault) {
         let zone: String
         if let hostedZone { zone = hostedZone } else { zone = try await findZone(record) }
         var attempt = 0
         while true {
-            let old = try await recordSet(record, zone)
-            guard let values = body(old.values) else { return nil }
-            let changes =
-                (old.values.isEmpty ? "" : Self.change("DELETE", old, record.name))
-                + (values.isEmpty ? "" : Self.change("CREATE", RecordSet(timeToLive: old.timeToLive, values: values), record.name))
+            guard let (action, set) = body(try await recordSet(record, zone)) else { return }
+            let values = set.values.map { "<ResourceRecord><Value>\(XMLElement.escape($0))</Value></ResourceRecord>" }.joined()
             let document =
                 #"<?xml version="1.0" encoding="UTF-8"?><ChangeResourceRecordSetsRequest xmlns="https://route53.amazonaws.com/doc/2013-04-01/">"#
-                + "<ChangeBatch><Changes>\(changes)</Changes></ChangeBatch></ChangeResourceRecordSetsRequest>"
+                + "<ChangeBatch><Changes><Change><Action>\(action)</Action><ResourceRecordSet><Name>\(XMLElement.escape(record.name)).</Name>"
+                + "<Type>TXT</Type><TTL>\(set.timeToLive)</TTL><ResourceRecords>\(values)</ResourceRecords></ResourceRecordSet></Change>"
+                + "</Changes></ChangeBatch></ChangeResourceRecordSetsRequest>"
             do throws(Refusal) {
-                return try await call(.POST, "hostedzone/\(zone)/rrset/", body: Array(document.utf8))
+                let answer = try await call(.POST, "hostedzone/\(zone)/rrset/", body: Array(document.utf8))
+                return try await waitUntilInSync(answer)
             } catch {
                 // Somebody has changed the set meanwhile: read it again.
                 attempt += 1
                 guard error.code == "InvalidChangeBatch", attempt < Self.maximumAttempts else { throw error.fault }
             }
         }
-    }
-
-    private static func change(_ action: String, _ set: RecordSet, _ name: String) -> String {
-        let values = set.values.map { "<ResourceRecord><Value>\(XMLElement.escape($0))</Value></ResourceRecord>" }.joined()
-        return "<Change><Action>\(action)</Action><ResourceRecordSet><Name>\(XMLElement.escape(name)).</Name>"
-            + "<Type>TXT</Type><TTL>\(set.timeToLive)</TTL><ResourceRecords>\(values)</ResourceRecords></ResourceRecordSet></Change>"
     }
 
     /// The public zone with the longest name that is the record's or above it.
@@ -84,8 +84,8 @@ package struct Route53Provider: DNSProvider {
             }
         }
         throw DNSFault(
-            "route53: no public hosted zone for \(record.name)\(isPrivateThere ? ", only a private one" : ""): create one, or give hosted-zone-id",
-            isZoneMissing: true)
+            "route53: no public hosted zone for \(record.name)\(isPrivateThere ? ", only a private one" : ""): create one, or give hosted-zone-id"
+        )
     }
 
     private func recordSet(_ record: TXTRecord, _ zone: String) async throws(DNSFault) -> RecordSet {
