@@ -101,8 +101,11 @@ import Testing
     func misses() async throws {
         let stub = try await HTTPStub()
         let cluster = try cluster([stub])
-        for _ in 0..<5 { #expect(try await ask(cluster, token) == nil) }
-        #expect(stub.seen.withLockedValue { $0.count } == 1)
+        let start = NIODeadline.now()
+        for _ in 0..<20 { #expect(try await ask(cluster, token) == nil) }
+        // However slow this machine is: one question a second at most.
+        let seconds = Int((NIODeadline.now() - start).nanoseconds / 1_000_000_000)
+        #expect(stub.seen.withLockedValue { $0.count } <= min(1 + seconds, 19))
         try await stub.close()
         await cluster.shutdown()
     }

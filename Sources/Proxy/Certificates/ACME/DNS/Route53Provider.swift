@@ -34,7 +34,7 @@ package struct Route53Provider: DNSProvider {
     }
 
     package func remove(_ record: TXTRecord) async throws {
-        try await change(record) { set in
+        try await change(record, waits: false) { set in
             let rest = set.values.filter { $0 != record.quoted }
             if rest.count == set.values.count { return nil }
             // A deletion names the set exactly as it is.
@@ -43,8 +43,9 @@ package struct Route53Provider: DNSProvider {
     }
 
     /// Reads the record set, writes what `body` makes of it (nil: nothing), and waits until all of Route 53's servers have it.
+    /// Nobody has to wait for a removal.
     private func change(
-        _ record: TXTRecord, _ body: (RecordSet) -> (action: String, set: RecordSet)?
+        _ record: TXTRecord, waits: Bool = true, _ body: (RecordSet) -> (action: String, set: RecordSet)?
     ) async throws(DNSFault) {
         let zone: String
         if let hostedZone { zone = hostedZone } else { zone = try await findZone(record) }
@@ -59,7 +60,7 @@ package struct Route53Provider: DNSProvider {
                 + "</Changes></ChangeBatch></ChangeResourceRecordSetsRequest>"
             do throws(Refusal) {
                 let answer = try await call(.POST, "hostedzone/\(zone)/rrset/", body: Array(document.utf8))
-                return try await waitUntilInSync(answer)
+                return waits ? try await waitUntilInSync(answer) : ()
             } catch {
                 // Somebody has changed the set meanwhile: read it again.
                 attempt += 1
