@@ -74,12 +74,22 @@ final class DNSStub: Sendable {
 
     init(_ answer: @escaping Answer) async throws {
         let group = MultiThreadedEventLoopGroup.singleton
-        datagrams = try await DatagramBootstrap(group: group).channelInitializer { channel in
-            channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(Datagrams(answer)) }
-        }.bind(host: "127.0.0.1", port: 0).get()
-        streams = try await ServerBootstrap(group: group).childChannelInitializer { channel in
-            channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(Streams(answer)) }
-        }.bind(host: "127.0.0.1", port: datagrams.localAddress?.port ?? 0).get()
+        // A port that is free for datagrams may be in use by a TCP connection.
+        for attempt in 1... {
+            let datagrams = try await DatagramBootstrap(group: group).channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(Datagrams(answer)) }
+            }.bind(host: "127.0.0.1", port: 0).get()
+            do {
+                streams = try await ServerBootstrap(group: group).childChannelInitializer { channel in
+                    channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(Streams(answer)) }
+                }.bind(host: "127.0.0.1", port: datagrams.localAddress?.port ?? 0).get()
+                self.datagrams = datagrams
+                return
+            } catch  where attempt < 50 {
+                try await datagrams.close()
+            }
+        }
+        throw FixtureError(text: "no port")
     }
 
     /// Answers from a zone.
