@@ -86,6 +86,7 @@ extension Stack {
         guard let index = index(of: id) else { throw .noSuchConnection }
         let accepted = try connections[index].write(bytes, isUrgent: true, mayGrow: !isShortOfMemory, now: now)
         settle(index, now: now)
+        evictIfNeeded(now: now)
         return accepted
     }
 

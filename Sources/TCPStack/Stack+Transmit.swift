@@ -40,6 +40,9 @@ extension Stack {
                 burst = 0
                 connections[index].flags.subtract([.needsPoll, .isQueuedForTransmit])
                 settle(index, now: now)
+                // What was split to be sent again takes memory too.
+                evictIfNeeded(now: now)
+                if let range = replies.popFirst(into: &buffer, at: offset) { return range }
             }
         }
         return pollTransmitUDP(into: &buffer, at: offset)

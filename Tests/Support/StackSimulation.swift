@@ -203,6 +203,8 @@ package final class StackSimulation {
             let host = hosts[side.rawValue]
             while let event = host.stack.pollEvent() { take(event, side, host) }
             transmit(side, host)
+            let (held, budget) = (host.stack.counts.bufferMemory, host.configuration.memoryLimit)
+            if held > budget { violation = violation ?? "\(side) holds \(held) bytes, its budget is \(budget)" }
         }
         steps += 1
         if let wrong = watch.violation { violation = violation ?? wrong }
@@ -324,9 +326,11 @@ package final class StackSimulation {
         guard let (source, destination) = Self.portsOfReset(packet) else { return host.stack.receive(packet.span.bytes, now: now) }
         transmit(side, host)
         let before = watch.resets(from: side.rawValue, local: destination, remote: source)
+        let evictions = host.stack.evictions
         host.stack.receive(packet.span.bytes, now: now)
         transmit(side, host)
-        if watch.resets(from: side.rawValue, local: destination, remote: source) != before {
+        // A connection that gives way for memory at this very moment is reset for that.
+        if watch.resets(from: side.rawValue, local: destination, remote: source) != before, host.stack.evictions == evictions {
             violation = violation ?? "a reset answers a reset"
         }
     }
