@@ -5,8 +5,9 @@ import NIOHTTP1
 /// Records of a zone at Amazon Route 53. Permissions: route53:ListHostedZonesByName, route53:ListResourceRecordSets,
 /// route53:ChangeResourceRecordSets, route53:GetChange.
 ///
-/// Values at one name are one record set there: it is read, changed and written back as a whole. Two writers of the same name
-/// at the same time lose one value; within this program the name is locked, and the check of propagation notices the rest.
+/// Values at one name are one record set there: it is read, changed and written back as a whole. Of two writers of the same name
+/// at the same time one would lose its value: within this program the name is locked, and what was added is looked for once it is
+/// everywhere, and added again.
 ///
 /// Source: Amazon Route 53 API 2013-04-01.
 package struct Route53Provider: DNSProvider {
@@ -42,15 +43,14 @@ package struct Route53Provider: DNSProvider {
         }
     }
 
-    /// Reads the record set, writes what `body` makes of it (nil: nothing), and waits until all of Route 53's servers have it.
-    /// Nobody has to wait for a removal.
+    /// Reads the record set, writes what `body` makes of it (nil: it is as it should be), and waits until all of Route 53's servers
+    /// have it; then looks at it again, since another gateway may have written meanwhile. Nobody has to wait for a removal.
     private func change(
         _ record: TXTRecord, waits: Bool = true, _ body: (RecordSet) -> (action: String, set: RecordSet)?
     ) async throws(DNSFault) {
         let zone: String
         if let hostedZone { zone = hostedZone } else { zone = try await findZone(record) }
-        var attempt = 0
-        while true {
+        for attempt in 1...Self.maximumAttempts {
             guard let (action, set) = body(try await recordSet(record, zone)) else { return }
             let values = set.values.map { "<ResourceRecord><Value>\(XMLElement.escape($0))</Value></ResourceRecord>" }.joined()
             let document =
@@ -60,13 +60,15 @@ package struct Route53Provider: DNSProvider {
                 + "</Changes></ChangeBatch></ChangeResourceRecordSetsRequest>"
             do throws(Refusal) {
                 let answer = try await call(.POST, "hostedzone/\(zone)/rrset/", body: Array(document.utf8))
-                return waits ? try await waitUntilInSync(answer) : ()
+                guard waits else { return }
+                try await waitUntilInSync(answer)
             } catch {
                 // Somebody has changed the set meanwhile: read it again.
-                attempt += 1
                 guard error.code == "InvalidChangeBatch", attempt < Self.maximumAttempts else { throw error.fault }
             }
         }
+        guard body(try await recordSet(record, zone)) != nil else { return }
+        throw DNSFault("route53: \(record.name): others write to this record set all the time, and take away what was added")
     }
 
     /// The public zone with the longest name that is the record's or above it.

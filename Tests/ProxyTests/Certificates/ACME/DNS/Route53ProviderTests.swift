@@ -87,7 +87,29 @@ import Testing
             return answer
         }
         try await provider(stub, zone: "Z2").add(Self.record)
-        #expect(stub.seen.withLockedValue { $0.last?.uri } == "/2013-04-01/change/C1")
+        #expect(stub.seen.withLockedValue { $0.contains { $0.uri == "/2013-04-01/change/C1" } })
+        try await stub.close()
+    }
+
+    @Test("what another gateway has overwritten is added again, beside its value, four times at most", arguments: [1, 3, 9])
+    func overwritten(times: Int) async throws {
+        let account = NIOLockedValueBox(Account())
+        let stub = try await APIStub { request in
+            account.withLockedValue {
+                let answer = $0.answer(request)
+                // The other had read the set before this change, and writes now.
+                if request.method == .POST, $0.changes.count <= times { $0.values = [#""theirs""#] }
+                return answer
+            }
+        }
+        let text = await failureText { try await provider(stub, zone: "Z2").add(Self.record) }
+        if times > 3 {
+            #expect(text?.contains("_acme-challenge.a.example.com: others write to this record set all the time") == true)
+        } else {
+            #expect(text == nil)
+            #expect(account.withLockedValue { $0.values } == [#""theirs""#, #""value-1""#])
+        }
+        #expect(account.withLockedValue { $0.changes.count } == min(times + 1, 4))
         try await stub.close()
     }
 
