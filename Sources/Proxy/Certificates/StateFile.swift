@@ -42,7 +42,8 @@ enum StateFile {
     }
 
     /// Writes beside `path` and renames. `mode` holds from the first byte on, whatever the umask.
-    static func write(_ text: String, to path: String, mode: mode_t) throws(CertificateFileError) {
+    /// - Parameter replaces: false leaves a file that is there as it is.
+    static func write(_ text: String, to path: String, mode: mode_t, replaces: Bool = true) throws(CertificateFileError) {
         // Short, whatever the name: a domain may be as long as a file's name can be.
         let temporary = parent(of: path) + "/.new-" + String(UInt64.random(in: .min ... .max), radix: 16)
         let descriptor = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
@@ -50,7 +51,7 @@ enum StateFile {
         var failure = writeAll(Array(text.utf8), to: descriptor)
         if failure == nil && (fchmod(descriptor, mode) != 0 || fsync(descriptor) != 0) { failure = errno }
         if close(descriptor) != 0 && failure == nil { failure = errno }
-        if failure == nil && rename(temporary, path) != 0 { failure = errno }
+        if failure == nil { failure = place(temporary, at: path, replaces: replaces) }
         if let failure {
             unlink(temporary)
             throw .unwritable(path: path, reason: errorText(failure))
@@ -60,6 +61,19 @@ enum StateFile {
             fsync(directory)
             close(directory)
         }
+    }
+
+    private static func place(_ temporary: String, at path: String, replaces: Bool) -> Int32? {
+        if !replaces {
+            let code = link(temporary, path) == 0 ? 0 : errno
+            if code == 0 || code == EEXIST {
+                unlink(temporary)
+                return nil
+            }
+            // Not every file system has links.
+            guard code == EPERM || code == ENOTSUP || code == ENOSYS || code == EMLINK else { return code }
+        }
+        return rename(temporary, path) == 0 ? nil : errno
     }
 
     /// Nothing if there is no such file.

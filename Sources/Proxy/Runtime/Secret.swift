@@ -19,8 +19,11 @@ package struct Secret: Sendable, CustomStringConvertible, CustomDebugStringConve
 
     /// `text` without this secret: servers repeat in their errors what they were sent.
     package func redact(_ text: String) -> String {
-        let secret = reveal()
-        return secret.utf8.count < 4 ? text : text.split(separator: secret, omittingEmptySubsequences: false).joined(separator: "(secret)")
+        // By bytes: a character may reach beyond the secret.
+        let secret = Array(reveal().utf8)
+        if secret.count < 4 { return text }
+        let parts = Array(text.utf8).split(separator: secret, omittingEmptySubsequences: false)
+        return String(decoding: Array(parts.joined(separator: Array("(secret)".utf8))), as: UTF8.self)
     }
 
     package var description: String { "(secret)" }

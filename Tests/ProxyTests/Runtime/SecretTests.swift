@@ -16,5 +16,7 @@ import Testing
         #expect(secret.reveal() == "swordfish-1234")
         #expect(secret.redact("Bearer swordfish-1234, swordfish-1234.") == "Bearer (secret), (secret).")
         #expect(Secret("").redact("abc") == "abc")
+        // The last letter and an accent are one character.
+        #expect(secret.redact("swordfish-1234\u{301}") == "(secret)\u{301}")
     }
 }

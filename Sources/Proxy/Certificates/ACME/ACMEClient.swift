@@ -122,7 +122,9 @@ package struct ACMEClient: Sendable {
                 action = order.handleTimeout(now: Self.now)
             case .present(let challenge):
                 if !presented.contains(challenge) { presented.append(challenge) }
-                switch await Self.outcome({ try await presenter.present(challenge) }) {
+                let left = max(order.deadline - SystemEdges.now, .zero)
+                let presenting = { @Sendable in try await presenter.present(challenge) }
+                switch await Self.outcome({ try await TimeLimit.run(.nanoseconds(left.inNanoseconds), on: loop, presenting) }) {
                 case .success: action = order.challengeReady(now: Self.now)
                 case .failure(let fault): action = order.challengeUnavailable(fault.reason, now: Self.now)
                 }

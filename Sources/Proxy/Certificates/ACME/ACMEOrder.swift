@@ -36,7 +36,7 @@ package struct ACMEOrder: Sendable {
     /// Types that did not work for a name in this issuance.
     private var tried: [DomainPattern: Set<ACMEChallengeType>] = [:]
     private var lastFailure: ACMEFailure?
-    private var deadline = Instant.distantFuture
+    private(set) var deadline = Instant.distantFuture
     private var pollAt: Instant?
     private var hasRegisteredAgain = false
 

@@ -74,7 +74,8 @@ extension ACMEProblem: Decodable {
             }
         }
         self.init(
-            type: type, detail: text(.detail) ?? text(.title) ?? "", status: (try? values.decode(Int.self, forKey: .status)) ?? 0,
+            type: type, detail: text(.detail) ?? text(.title) ?? "",
+            status: (try? values.decode(ExactInteger.self, forKey: .status))?.wrappedValue ?? 0,
             identifier: (try? values.decode(ACMEIdentifier.self, forKey: .identifier))?.value, subproblems: subproblems)
     }
 }

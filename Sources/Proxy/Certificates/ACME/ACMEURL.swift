@@ -1,4 +1,5 @@
 import FoundationEssentials
+import Inet
 
 /// A URL that a CA or the operator gave, kept byte for byte, since requests are signed over it.
 ///
@@ -49,11 +50,13 @@ package struct ACMEURL: Hashable, Sendable, CustomStringConvertible {
         if authority.hasPrefix("[") {
             guard let end = authority.firstIndex(of: "]") else { return nil }
             let port = authority[end...].dropFirst()
-            return port.isEmpty || isPort(port) ? authority[authority.startIndex...end] : nil
+            guard IPAddress(String(authority[..<end].dropFirst()))?.family == .v6, port.isEmpty || isPort(port) else { return nil }
+            return authority[authority.startIndex...end]
         }
         let parts = authority.split(separator: ":", omittingEmptySubsequences: false)
         guard parts.count <= 2, !parts[0].isEmpty, parts.count == 1 || isPort(":" + parts[1]) else { return nil }
-        return parts[0]
+        // Letters, digits, hyphens, underscores, dots. A client decodes `%5B` to a bracket, and ends the process over the empty address.
+        return Base64URL.isAlphabetic(parts[0].filter { $0 != "." }) ? parts[0] : nil
     }
 
     private static func isPort(_ text: some StringProtocol) -> Bool {

@@ -191,6 +191,7 @@ extension AutomaticCertificates {
                     "expires": "\(stored.notValidAfter.formatted(.iso8601))",
                 ])
         } catch {
+            record.names[domain.name]?.schedule.countIssued(now: now)
             failed(domain, ACMEFailure(.verification, .refused, "the certificate cannot be served: \(error)"), isRehearsal: false)
         }
     }

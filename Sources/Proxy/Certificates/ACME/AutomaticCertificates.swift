@@ -53,6 +53,8 @@ package actor AutomaticCertificates {
     private var isDirty = false
     /// The account's key is being changed: no order begins.
     var isRollingOver = false
+    /// What is left of a change that was interrupted.
+    private var rollOverRest: Task<Void, Never>?
     /// CAs that have said when they may be asked again, whatever the name.
     var paused: [String: Date] = [:]
     private var generation = 0
@@ -97,8 +99,8 @@ package actor AutomaticCertificates {
 
     private static func accountKey(_ store: CertificateStore) throws -> ACMEKey {
         if let key = try store.accountKey() { return ACMEKey(key) }
-        try store.save(accountKey: P256.Signing.PrivateKey())
-        // Another process may have been faster.
+        // Another process may be faster: then its key stays.
+        try store.makeAccountKey()
         guard let key = try store.accountKey() else { throw ACMEFault("the account's key cannot be read back") }
         return ACMEKey(key)
     }
@@ -141,7 +143,7 @@ package actor AutomaticCertificates {
 
     /// What no attempt could get over.
     private func obstacle(_ domain: DomainPattern) -> String? {
-        if domain.name.hasPrefix("acme_account") { return "the name is that of a file of the account" }
+        if let reason = CertificateStore.obstacle(domain) { return reason }
         if !domain.constraint.utf8.contains(UInt8(ascii: ".")) { return "no CA issues for a name without a dot" }
         guard settings.challenges.contains(where: { $0.isUsable(for: domain) }) else {
             return "a wildcard needs dns-01: write [acme.dns] and add dns-01 to challenges"
@@ -154,7 +156,7 @@ package actor AutomaticCertificates {
         var name = record.names[domain.name] ?? IssuanceRecord.Name()
         name.gone = nil
         defer { record.names[domain.name] = name }
-        if domain.name.hasPrefix("acme_account") { return }
+        if CertificateStore.obstacle(domain) != nil { return }
         do throws(CertificateFileError) {
             let stored = try store.certificate(for: domain, kind: settings.keyKind)
             if let stored {
@@ -197,10 +199,15 @@ package actor AutomaticCertificates {
     // MARK: Time
 
     /// From now on a CA can reach what it will look at.
-    package func start() async {
-        await finishRollOver()
+    package func start() {
         isStarted = true
-        advance()
+        guard store.hasNextAccountKey else { return advance() }
+        isRollingOver = true
+        rollOverRest = Task {
+            await finishRollOver()
+            isRollingOver = false
+            advance()
+        }
     }
 
     /// Begins what is due, and comes back when the next thing is.
@@ -355,6 +362,8 @@ package actor AutomaticCertificates {
         running = [:]
         for task in tasks.values { task.cancel() }
         for registration in registrations.values { registration.cancel() }
+        rollOverRest?.cancel()
+        await rollOverRest?.value
         for task in tasks.values { await task.value }
         acquired.keep(only: Set(entries.filter { $0.value.stored != nil }.keys))
         writeRecord()

@@ -37,6 +37,13 @@ package final class CertificateStore: Sendable {
 
     // MARK: Certificates
 
+    /// Why a domain's files cannot be here.
+    static func obstacle(_ domain: DomainPattern) -> String? {
+        if domain.name.hasPrefix("acme_account") { return "the name is that of a file of the account" }
+        // A file's name ends at 255 bytes, and `+token.damaged-1790000000` may follow.
+        return domain.name.utf8.count > 230 ? "the name is longer than the 230 bytes that its file in the cache can have" : nil
+    }
+
     /// The certificate of a domain, expired or not; `nil` if there is none that can be used.
     package func certificate(for domain: DomainPattern, kind: KeyKind = .ecdsa) throws(CertificateFileError) -> StoredCertificate? {
         try stored(name(domain, kind), covering: domain)
@@ -85,6 +92,12 @@ package final class CertificateStore: Sendable {
             try putAside(name, because: "it is no P-256 key in PEM")
         }
         return nil
+    }
+
+    /// The first key. One that is there meanwhile is not written over.
+    package func makeAccountKey() throws(CertificateFileError) {
+        try StateFile.write(
+            P256.Signing.PrivateKey().pemRepresentation + "\n", to: path(Self.accountName), mode: 0o600, replaces: false)
     }
 
     package func save(accountKey: P256.Signing.PrivateKey) throws(CertificateFileError) {

@@ -41,7 +41,7 @@ package struct RenewalSchedule: Codable, Equatable, Sendable {
     private var ownTime: Date?
     private var askAt: Date?
     /// In a row.
-    package private(set) var failures = 0
+    @ExactInteger package private(set) var failures = 0
     package private(set) var notBefore: Date?
     private var needsRehearsal = false
     /// When certificates for this set were issued, the latest last, as many as count.
@@ -140,7 +140,7 @@ package struct RenewalSchedule: Codable, Equatable, Sendable {
             needsRehearsal = false
             return
         }
-        failures = min(failures + 1, 1_000)
+        failures = min(max(failures, 0), 999) + 1
         // Where nothing was validated there is nothing to rehearse.
         needsRehearsal = failure.kind == .validation || failure.kind == .refused
         var delay = Self.backOff[min(failures, Self.backOff.count) - 1]
@@ -215,13 +215,18 @@ package struct ValidationBudget: Codable, Equatable, Sendable {
     package init() {}
 
     package func remaining(_ name: DomainPattern, now: Date) -> Int {
-        Self.limit - min(failed[name.constraint, default: []].count { $0 > now - Self.period && $0 <= now }, Self.limit)
+        Self.limit - min(counted(name, now: now).count, Self.limit)
+    }
+
+    private func counted(_ name: DomainPattern, now: Date) -> [Date] {
+        failed[name.constraint, default: []].filter { $0 > now - Self.period && $0 <= now }
     }
 
     /// When a validation of every one of these names may fail again; nil if it may now.
     package func nextTime(_ names: [DomainPattern], now: Date) -> Date? {
         names.compactMap { name in
-            remaining(name, now: now) > 0 ? nil : failed[name.constraint].flatMap { $0.suffix(Self.limit).first }.map { $0 + Self.period }
+            let counted = counted(name, now: now)
+            return counted.count < Self.limit ? nil : counted[counted.count - Self.limit] + Self.period
         }.max()
     }
 

@@ -1,5 +1,6 @@
 import Crypto
 import FoundationEssentials
+import NIOConcurrencyHelpers
 import NIOCore
 import NIOHTTP1
 import NIOPosix
@@ -9,6 +10,25 @@ import Testing
 private struct NoPresenter: ACMEPresenter {
     func present(_ challenge: ACMEChallenge) async throws { throw FixtureError(text: "nowhere") }
     func withdraw(_ challenge: ACMEChallenge) async {}
+}
+
+/// Comes to no end but by cancellation.
+private struct HangingPresenter: ACMEPresenter {
+    let log = NIOLockedValueBox<[String]>([])
+
+    func present(_ challenge: ACMEChallenge) async throws {
+        log.withLockedValue { $0.append("present") }
+        let promise = MultiThreadedEventLoopGroup.singleton.next().makePromise(of: Void.self)
+        try? await withTaskCancellationHandler {
+            try await promise.futureResult.get()
+        } onCancel: {
+            promise.succeed()
+        }
+        log.withLockedValue { $0.append("cancelled") }
+        throw CancellationError()
+    }
+
+    func withdraw(_ challenge: ACMEChallenge) async { log.withLockedValue { $0.append("withdraw") } }
 }
 
 @Suite struct ACMEClientTests {
@@ -80,6 +100,37 @@ private struct NoPresenter: ACMEPresenter {
             issuance.cancel()
             guard case .failure(let failure) = await issuance.value else { throw FixtureError(text: "done?") }
             #expect(failure.kind == .unavailable)
+        }
+    }
+
+    @Test("presenting that never ends is given up with the order", .timeLimit(.minutes(1)))
+    func presentingHangs() async throws {
+        try await with { client, stub in
+            let nonce = ("Replay-Nonce", "bm9uY2U")
+            let url = stub.url
+            stub.answers.withLockedValue {
+                $0["/dir"] = .init(body: #"{"newNonce":"\#(url)/nonce","newAccount":"\#(url)/account","newOrder":"\#(url)/order"}"#)
+                $0["/nonce"] = .init(fields: [nonce])
+                $0["/account"] = .init(status: 201, fields: [nonce, ("Location", url + "/account/1")], body: #"{"status":"valid"}"#)
+                $0["/order"] = .init(
+                    status: 201, fields: [nonce, ("Location", url + "/order/1")],
+                    body:
+                        #"{"status":"pending","identifiers":[{"type":"dns","value":"app.example.com"}],"authorizations":["\#(url)/auth"],"finalize":"\#(url)/finalize"}"#
+                )
+                $0["/auth"] = .init(
+                    fields: [nonce],
+                    body:
+                        #"{"status":"pending","identifier":{"type":"dns","value":"app.example.com"},"challenges":[{"type":"http-01","url":"\#(url)/challenge","status":"pending","token":"DGyRejmCefe7v4NfDGDKfA"}]}"#
+                )
+            }
+            let presenter = HangingPresenter()
+            var plan = ACMEPlan(names: try patterns("app.example.com"), key: .init(P256.Signing.PrivateKey()), challenges: [.http01])
+            // Long enough to come to the challenge on a machine that does much else.
+            plan.timeLimit = .seconds(20)
+            var order = ACMEOrder(plan, session: ACMESession(directory: try ACMEURL(url + "/dir"), key: ACMEKey()))
+            guard case .failure(let failure) = await client.issue(&order, presenter: presenter) else { throw FixtureError(text: "done?") }
+            #expect(failure.reason.contains("not done within 20.0 seconds"))
+            #expect(presenter.log.withLockedValue { $0 } == ["present", "cancelled", "withdraw"])
         }
     }
 

@@ -5,6 +5,12 @@ import Testing
 private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
 private let at = Date(timeIntervalSince1970: 1_800_000_000)
 
+/// Foundation's decoder of integers ends the process at the first.
+let hostileNumbers = [
+    "9007199254740993" + String(repeating: "0", count: 300) + "e-300", "9007199254740993e999", "1e30", "-1e19", "1e400", "0.5", "true",
+    "null", "\"7\"", "[7]",
+]
+
 @Suite struct ACMEMessagesTests {
     @Test("a directory with everything, members that nobody knows included")
     func directory() throws {
@@ -46,7 +52,8 @@ private let at = Date(timeIntervalSince1970: 1_800_000_000)
             "ftp://ca/",
             "https://user@ca/", "https://ca/ x", "https://ca/\n", "https://ca/#f", "https://ca/\"", "https://cä/", "https://ca:99999/",
             "https://ca:/", "https://ca:1:2/", "https://[::1", "file:///etc/passwd", "https://ca/" + String(repeating: "a", count: 2_048),
-            "http://localhost@evil/", "http://127.0.0.1\\@evil/",
+            "http://localhost@evil/", "http://127.0.0.1\\@evil/", "https://%5B/", "https://%5D/", "https://%5B%5D/", "https://[]/",
+            "https://[x]/", "https://[127.0.0.1]/", "https://a%2Fb/", "https://a%00b/", "https://ca,x/", "https://ca*/",
         ] { #expect(throws: ACMEFault.self) { try ACMEURL(bad) } }
     }
 
@@ -108,6 +115,13 @@ private let at = Date(timeIntervalSince1970: 1_800_000_000)
         #expect(html.description.utf8.count < 400)
         let wrong = ACMEProblem(ACMEResponse(status: 400, body: bytes(#"{"type":7,"detail":["x"],"subproblems":{"a":1},"status":"x"}"#)))
         #expect(wrong == ACMEProblem(type: "about:blank", status: 400))
+        for status in hostileNumbers {
+            let read = try? ACMEOrderObject.read(
+                bytes(
+                    #"{"status":"invalid","identifiers":[],"authorizations":[],"finalize":"https://ca/f","error":{"detail":"x","status":\#(status)}}"#
+                ))
+            #expect(read == nil || read?.error?.description.hasSuffix(" (x)") == true, "\(status.prefix(30))")
+        }
         let many = bytes(#"{"type":"t","subproblems":["# + Array(repeating: #"{"type":"s"}"#, count: 999).joined(separator: ",") + "]}")
         #expect(ACMEProblem(ACMEResponse(status: 400, body: many)).subproblems.count == 16)
     }

@@ -61,6 +61,12 @@ import Testing
         let certificates = try certificates()
         await certificates.update(domains: [("localhost", true), ("*.example.com", true), ("off.example.com", false)], generation: 1)
         let list = await certificates.list
+        let label = String(repeating: "a", count: 60)
+        let long = [label, label, label, label, "com"].joined(separator: ".")
+        await certificates.update(domains: [(long, true)], generation: 2)
+        #expect(await certificates.list.first?.reason?.contains("longer than the 230 bytes") == true)
+        await certificates.update(
+            domains: [("localhost", true), ("*.example.com", true), ("off.example.com", false)], generation: 3)
         #expect(list.map(\.state) == [.blocked, .blocked, .blocked])
         #expect(list[0].reason?.contains("dns-01") == true && list[1].reason?.contains("dot") == true)
         #expect(await certificates.missing.map(\.name).sorted() == ["*.example.com", "localhost"])

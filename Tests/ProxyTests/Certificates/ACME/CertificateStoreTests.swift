@@ -153,6 +153,27 @@ import Testing
         #expect(scratch.names == ["app.example.com"] && lines.all.isEmpty)
     }
 
+    @Test("of two processes that make the account's key at the same time one succeeds, and both have its key")
+    func twoAccounts() async throws {
+        for round in 0..<20 {
+            let directory = scratch.file("cache-\(round)")
+            let stores = [try store(directory), try store(directory)]
+            let keys = try await withThrowingTaskGroup(of: Data?.self) { tasks in
+                for store in stores {
+                    tasks.addTask {
+                        try store.makeAccountKey()
+                        return try store.accountKey()?.rawRepresentation
+                    }
+                }
+                return try await tasks.reduce(into: Set<Data?>()) { $0.insert($1) }
+            }
+            #expect(keys.count == 1 && keys.first != .some(nil))
+            try stores[0].makeAccountKey()
+            #expect(keys.first == .some(try stores[1].accountKey()?.rawRepresentation))
+            #expect(try FileManager.default.contentsOfDirectory(atPath: directory) == ["acme_account+key"])
+        }
+    }
+
     private static let account = """
         -----BEGIN EC PRIVATE KEY-----
         MHcCAQEEIPA+atumKwmomM818y5X7eo334IB8S6ATEaLrGXD4ffCoAoGCCqGSM49

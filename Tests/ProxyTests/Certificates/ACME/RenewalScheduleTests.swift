@@ -152,6 +152,30 @@ private struct Years {
         #expect(schedule.failures == 0 && schedule.lastFailure == nil && schedule.notBefore == nil)
     }
 
+    @Test("a record that somebody has written into is no reason to fall over")
+    func hostileRecord() throws {
+        let random = RandomSource.seeded(3)
+        let fault = ACMEFailure(.order, .unavailable, "down")
+        let whole = String(decoding: try JSONEncoder().encode(RenewalSchedule()), as: UTF8.self)
+        for number in hostileNumbers + ["-5", "-9223372036854775808", "9223372036854774784", "1e3"] {
+            let text = whole.split(separator: #""failures":0"#, omittingEmptySubsequences: false).joined(
+                separator: #""failures":"# + number)
+            #expect(text != whole)
+            guard var schedule = try? JSONDecoder().decode(RenewalSchedule.self, from: Data(text.utf8)) else { continue }
+            schedule.fail(fault, rehearsal: false, now: start, random: random)
+            #expect((1...1_000).contains(schedule.failures))
+        }
+        // Moments in the future do not count, and hide none that do.
+        let name = try patterns("app.example.com")[0]
+        var budget = ValidationBudget()
+        for _ in 0..<ValidationBudget.limit { budget.record(name, now: start) }
+        let json = String(decoding: try JSONEncoder().encode(budget), as: UTF8.self)
+        let added = json.split(separator: "]").joined(separator: ",9e9,9e9,9e9,9e9]")
+        let read = try JSONDecoder().decode(ValidationBudget.self, from: Data(added.utf8))
+        #expect(read.nextTime([name], now: start + 60) == start + 3_600)
+        #expect(read.nextTime([name], now: start + 3_600) == nil)
+    }
+
     @Test("a rate limit is obeyed when it names a moment, for an hour when it does not, and also where the end is near")
     func rateLimited() {
         for end in [90.0, 1] {

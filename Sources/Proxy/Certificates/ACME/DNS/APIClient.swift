@@ -96,7 +96,8 @@ package struct APIClient: Sendable {
 
     /// The beginning of a body that is not what it should be.
     package func quote(_ body: [UInt8]) -> String {
-        let text = redact(KeyFiles.trimmed(String(decoding: body.prefix(4_096), as: UTF8.self)))
+        // The whole of it: a cut through a secret would leave its beginning.
+        let text = KeyFiles.trimmed(redact(String(decoding: body, as: UTF8.self)))
         return text.isEmpty ? "(empty)" : LogText.escape(text, limit: 200)
     }
 

@@ -128,10 +128,10 @@ package struct CloudflareProvider: DNSProvider {
 
     private struct Problem: Decodable {
         struct Cause: Decodable {
-            var code: Int
+            @ExactInteger var code: Int
             var message: String?
         }
-        var code: Int
+        @ExactInteger var code: Int
         var message: String?
         var error_chain: [Cause]?
 

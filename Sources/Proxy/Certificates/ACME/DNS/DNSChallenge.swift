@@ -77,7 +77,7 @@ package struct DNSChallenge: ACMEPresenter {
     }
 
     private func change(_ record: TXTRecord, _ body: () async throws -> Void) async throws {
-        await records.enter(record.name)
+        guard await records.enter(record.name) else { throw DNSFault("it was cancelled") }
         let result: Result<Void, any Error>
         do { result = .success(try await body()) } catch { result = .failure(error) }
         await records.leave(record.name)
@@ -93,17 +93,34 @@ package struct DNSChallenge: ACMEPresenter {
 private actor PresentedRecords {
     private var records: [ACMEChallenge: TXTRecord] = [:]
     /// Names that are being changed, with those who wait.
-    private var waiting: [String: [CheckedContinuation<Void, Never>]] = [:]
+    private var waiting: [String: [(number: Int, continuation: CheckedContinuation<Bool, Never>)]] = [:]
+    private var nextNumber = 0
 
     func keep(_ record: TXTRecord, for challenge: ACMEChallenge) { records[challenge] = record }
     func take(_ challenge: ACMEChallenge) -> TXTRecord? { records.removeValue(forKey: challenge) }
 
-    func enter(_ name: String) async {
-        if waiting[name] == nil {
+    /// - Returns: false if the task was cancelled before its turn came.
+    func enter(_ name: String) async -> Bool {
+        guard waiting[name] != nil else {
             waiting[name] = []
-        } else {
-            await withCheckedContinuation { waiting[name, default: []].append($0) }
+            return true
         }
+        nextNumber += 1
+        let number = nextNumber
+        return await withTaskCancellationHandler {
+            await withCheckedContinuation { continuation in
+                // The handler has run already.
+                guard !Task.isCancelled else { return continuation.resume(returning: false) }
+                waiting[name, default: []].append((number, continuation))
+            }
+        } onCancel: {
+            Task { await giveUp(number, name) }
+        }
+    }
+
+    private func giveUp(_ number: Int, _ name: String) {
+        guard let place = waiting[name]?.firstIndex(where: { $0.number == number }) else { return }
+        waiting[name]?.remove(at: place).continuation.resume(returning: false)
     }
 
     /// The next in line is let in, and the name stays taken.
@@ -114,6 +131,6 @@ private actor PresentedRecords {
         }
         let next = line.removeFirst()
         waiting[name] = line
-        next.resume()
+        next.continuation.resume(returning: true)
     }
 }

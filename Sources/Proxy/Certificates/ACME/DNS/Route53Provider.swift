@@ -138,8 +138,8 @@ package struct Route53Provider: DNSProvider {
                 let code = error.first("Code")?.text ?? (error.name == "InvalidChangeBatch" ? error.name : nil)
             else { throw Refusal(fault: DNSFault("\(place): \(response.status): \(client.quote(response.body))")) }
             let message = error.first("Message")?.text ?? error.descendant("Message")?.text ?? ""
-            throw Refusal(
-                fault: DNSFault("\(place): \(response.status) \(code): \(client.redact(message))\(Self.hint(code))"), code: code)
+            let text = client.redact("\(code): \(message)")
+            throw Refusal(fault: DNSFault("\(place): \(response.status) \(text)\(Self.hint(code))"), code: code)
         }
         guard let document else {
             throw Refusal(fault: DNSFault("\(place): not an answer of Route 53: \(client.quote(response.body))"))

@@ -52,6 +52,13 @@ import Testing
         }
     }
 
+    @Test("codes that are no numbers end in an error, not in the process", arguments: hostileNumbers)
+    func hostileCodes(number: String) async throws {
+        let text = try await fault(
+            .init(status: 400, body: #"{"success":false,"errors":[{"code":1,"error_chain":[{"code":\#(number)}]},{"code":\#(number)}]}"#))
+        #expect(text.contains("cloudflare: GET zones: 400"))
+    }
+
     private func provider(_ stub: APIStub, token: String = Self.token) throws -> CloudflareProvider {
         CloudflareProvider(token: Secret(token), endpoint: try stub.url, group: MultiThreadedEventLoopGroup.singleton)
     }

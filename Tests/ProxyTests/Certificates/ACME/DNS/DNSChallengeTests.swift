@@ -2,6 +2,7 @@ import Crypto
 import FoundationEssentials
 import Logging
 import NIOConcurrencyHelpers
+import NIOCore
 import NIOPosix
 import Proxy
 import Testing
@@ -36,6 +37,21 @@ private struct ZoneProvider: DNSProvider {
         body()
         busy.withLockedValue { _ = $0.remove(name) }
     }
+}
+
+/// Waits in its first change.
+private struct SlowProvider: DNSProvider {
+    let label = "slow"
+    let started: EventLoopPromise<Void>
+    let gate: EventLoopFuture<Void>
+    let log: NIOLockedValueBox<[String]>
+
+    func add(_ record: TXTRecord) async throws {
+        log.withLockedValue { $0.append(record.value) }
+        started.succeed()
+        try await gate.get()
+    }
+    func remove(_ record: TXTRecord) async throws {}
 }
 
 @Suite struct DNSChallengeTests {
@@ -104,6 +120,30 @@ private struct ZoneProvider: DNSProvider {
             }
             #expect(provider.log.withLockedValue { $0.count } == 8)
         }
+    }
+
+    @Test("who waits for a name that is being changed can be cancelled, and holds up nobody", .timeLimit(.minutes(1)))
+    func cancelledInLine() async throws {
+        let loop = Self.group.next()
+        let (started, gate) = (loop.makePromise(of: Void.self), loop.makePromise(of: Void.self))
+        let log = NIOLockedValueBox<[String]>([])
+        let presenter = DNSChallenge(
+            provider: SlowProvider(started: started, gate: gate.futureResult, log: log),
+            resolver: DNSResolver(servers: [], group: Self.group),
+            propagation: DNSPropagation(resolver: DNSResolver(servers: [], group: Self.group), limit: .milliseconds(1)),
+            logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+        let challenges = try (0..<3).map { try challenge("example.com", "t\($0)") }
+        let first = Task { await failureText { try await presenter.present(challenges[0]) } }
+        try await started.futureResult.get()
+        let second = Task { await failureText { try await presenter.present(challenges[1]) } }
+        let third = Task { await failureText { try await presenter.present(challenges[2]) } }
+        for _ in 0..<50 { await Task.yield() }
+        second.cancel()
+        let text = await second.value
+        #expect(text?.contains("it was cancelled") == true)
+        gate.succeed()
+        _ = await (first.value, third.value)
+        #expect(log.withLockedValue { $0 } == [challenges[0].dnsValue, challenges[2].dnsValue])
     }
 
     @Test("a record that cannot be removed is logged, no more; a cancelled task removes its record all the same")
