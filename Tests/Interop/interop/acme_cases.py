@@ -10,6 +10,10 @@ DEEP = 120_000
 ESCAPE = "\x1b[31mred\r\n2026 a line of its own"
 
 
+# A whole number whose digits and exponent are each too much for a decimal of Foundation.
+BEYOND_NUMBERS = b'{"type":"urn:ietf:params:acme:error:rejectedIdentifier","status":9007199254740993' + b"0" * 300 + b"e-300}"
+
+
 def raw(body, status=200, **fields):
     """The same in place of the body."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -83,6 +87,9 @@ ORDER = {
     "an order without a place": ("newOrder", without_location, "order: .*Location"),
     "an order elsewhere": ("newOrder", location("http://192.0.2.1/order"), "order: .*https"),
     "an order at a file": ("newOrder", location("file:///etc/passwd"), "order: .*URL"),
+    "an order at a bracket": ("newOrder", location("https://%5B/order"), "order: .*URL"),
+    "a challenge at a bracket": ("authorization", challenge(url="https://%5B%5D/c"), "authorization: .*URL"),
+    "a refusal with a status beyond numbers": ("newOrder", raw(BEYOND_NUMBERS, 403), "order: .*rejectedIdentifier"),
     "an order without finalize": ("newOrder", members(finalize=None), "order: .*finalize"),
     "an order with a number for finalize": ("newOrder", members(finalize=5), "order: .*finalize"),
     "an order without authorizations": ("newOrder", members(authorizations=None), "order: .*authorizations"),
@@ -165,6 +172,7 @@ DIRECTORY = {
     "a list": (raw([]), "directory: "),
     "without newOrder": (members(newOrder=None), "directory: newOrder is missing"),
     "with a number for newOrder": (members(newOrder=7), "directory: newOrder has another type"),
+    "with a bracket for a host": (members(newOrder="https://%5B/"), "directory: .*URL"),
     "with a foreign URL without TLS": (members(newOrder="http://192.0.2.1/new"), "directory: .*https"),
     "deep in lists": (raw(b"[" * DEEP), "directory: "),
     "that redirects for ever": (redirect, "directory: HTTP 302"),
