@@ -1,3 +1,4 @@
+import AsyncHTTPClient
 import Crypto
 import FoundationEssentials
 import Inet
@@ -55,7 +56,11 @@ struct ACMEScript {
         let problem = ACMEProblem(ACMEResponse(status: 400, body: bytes))
         precondition(problem.description.unicodeScalars.allSatisfy { $0.value >= 0x20 }, "a problem that is not fit for a log")
         let text = String(decoding: bytes, as: UTF8.self)
-        if let url = try? ACMEURL(text) { precondition(url.text.utf8.count <= ACMEURL.maximumLength) }
+        if let url = try? ACMEURL(text) {
+            precondition(url.text.utf8.count <= ACMEURL.maximumLength)
+            // The client has preconditions of its own.
+            _ = try? HTTPClient.Request(url: url.text)
+        }
         _ = ACMEDates.parseTimestamp(text)
         _ = ACMEDates.parseHTTP(text)
         if let decoded = Base64URL.decode(text) { precondition(Base64URL.encode(decoded) == text, "base64url that is not what it was") }

@@ -40,7 +40,14 @@ package struct CertificateList: Codable, Sendable, Equatable {
 
 extension CertificateList {
     package var table: String {
-        guard !certificates.isEmpty else { return "no certificates: there is no route yet\n" }
+        guard !certificates.isEmpty else {
+            guard directories.isEmpty else { return "no certificates: there is no route yet\n" }
+            return """
+                no certificates: ACME is off, and no file is configured. The internal CA signs for each route, for development:
+                kakuremichi certs trust says how to trust it, --acme-email you@example.com turns ACME on
+
+                """
+        }
         let rows = certificates.map { entry in
             [
                 entry.name, entry.state.rawValue, entry.issuer ?? "-", entry.notAfter.map { Self.relative($0, now) } ?? "-",
