@@ -36,12 +36,27 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
     /// Received and held back, of all streams; and what the connection's window lacks.
     private var held = 0
     private var credit = 0
+    /// The client's SETTINGS_MAX_FRAME_SIZE.
+    private(set) var frameSize = HTTP2Window.standardFrameSize
+    var indexing = HeaderIndexing()
+    private let frames = HTTP2LastFrame()
+    /// Bytes by which streams may still grow their windows; without a bound where all of them share one.
+    private var growth: Int
 
     init(service: ProxyService, loop: ProxyLoop, identity: ClientIdentity, coverage: (any HostCoverage)?) {
         self.service = service
         self.loop = loop
         self.identity = identity
         hosts = HostCache(router: service.router, coverage: coverage)
+        growth = service.mode == .agent ? HTTP2Window.sharedGrowth : .max
+    }
+
+    /// - Parameter count: negative gives back.
+    func grow(by count: Int) -> Int {
+        guard isShared else { return count }
+        let granted = min(count, growth)
+        growth -= granted
+        return granted
     }
 
     /// The handlers of a connection, in order.
@@ -49,22 +64,24 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
         _ channel: any Channel, service: ProxyService, loop: ProxyLoop, identity: ClientIdentity, coverage: (any HostCoverage)?
     ) throws {
         let limits = service.limits
-        var connection = NIOHTTP2Handler.ConnectionConfiguration()
-        connection.initialSettings = [
+        let connection = HTTP2Connection(service: service, loop: loop, identity: identity, coverage: coverage)
+        let settings = [
             HTTP2Setting(parameter: .maxConcurrentStreams, value: limits.streamsPerConnection),
-            HTTP2Setting(parameter: .initialWindowSize, value: min(HTTP2Window.initial, limits.streamWindow)),
+            HTTP2Setting(parameter: .initialWindowSize, value: connection.initialWindow),
             // Beyond it the connection ends; up to it, what is beyond the limit is answered.
             HTTP2Setting(parameter: .maxHeaderListSize, value: limits.headerListSize * 4),
             HTTP2Setting(parameter: .enableConnectProtocol, value: 1),
         ]
-        connection.maximumSequentialContinuationFrames = HTTP2Window.continuationFrames
-        connection.maximumBufferedControlFrames = HTTP2Window.controlFrames
-        connection.maximumSequentialEmptyDataFrames = HTTP2Window.emptyFrames
         let operations = channel.pipeline.syncOperations
         try operations.addHandler(FrameCoalescer())
-        try operations.addHandler(NIOHTTP2Handler(mode: .server, connectionConfiguration: connection))
-        try operations.addHandler(HTTP2Connection(service: service, loop: loop, identity: identity, coverage: coverage))
+        try operations.addHandler(
+            HTTP2Setup.handler(.server, settings: settings, isShared: connection.isShared, frames: connection.frames))
+        try operations.addHandler(connection)
     }
+
+    /// An agent's clients are its gateways: a connection carries the requests of many visitors.
+    private var isShared: Bool { service.mode == .agent }
+    var initialWindow: Int { min(isShared ? HTTP2Window.shared : HTTP2Window.initial, service.limits.streamWindow) }
 
     var deadline: NIODeadline { streams.values.reduce(ownDeadline) { min($0, $1.deadline) } }
 
@@ -100,7 +117,9 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
             // What nobody takes any more is given back to the window at once.
             if stream == nil || padding > 0 { consumed(connection: stream == nil ? bytes.readableBytes + padding : padding) }
             stream?.receive(bytes, padding: padding, endStream: content.endStream)
-        case .settings(.settings): begin()
+        case .settings(.settings(let settings)):
+            for setting in settings where setting.parameter == .maxFrameSize { frameSize = setting.value }
+            begin()
         case .settings(.ack), .rstStream, .priority, .ping, .goAway, .windowUpdate, .pushPromise, .alternativeService, .origin: break
         }
     }
@@ -201,7 +220,8 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
     }
 
     private func giveCredit() {
-        guard credit > service.limits.connectionWindow / 4, held < service.limits.connectionWindow else { return }
+        // Where many share the connection, bodies that nobody takes are bounded by their streams' windows alone.
+        guard credit > service.limits.connectionWindow / 4, isShared || held < service.limits.connectionWindow else { return }
         write(.rootStream, .windowUpdate(windowSizeIncrement: credit))
         credit = 0
         flushSoon()
@@ -218,7 +238,7 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
         // A connection may break off, too.
         if error is any NIOHTTP2Error { loop.counters.refused(Self.isFlood(error) ? .http2Flood : .http2Error) }
         // The stream was reset, and the connection goes on.
-        if error is NIOHTTP2Errors.StreamError { return flushSoon() }
+        if frames.endsStreamOnly(error) { return flushSoon() }
         linger(reads: false)
     }
 
@@ -302,6 +322,12 @@ enum HTTP2Window {
     static let standard = 65_535
     /// Of each stream; it grows while its bytes are taken at once.
     static let initial = 256 * 1024
+    /// The same where many clients share a connection, and how much all streams of one may grow.
+    static let shared = 64 * 1024
+    static let sharedGrowth = 16 << 20
+    /// SETTINGS_MAX_FRAME_SIZE of each connection before anything is said; and where the longest header section is to fit, RFC 9113 §6.5.2.
+    static let standardFrameSize = 16 * 1024
+    static let sharedFrameSize = 256 * 1024
     /// Bytes of one stream that may wait for the other side's window.
     static let sendBufferHigh = 64 * 1024
     static let sendBufferLow = 32 * 1024

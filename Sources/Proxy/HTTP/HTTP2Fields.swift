@@ -55,7 +55,7 @@ package enum HTTP2Fields {
         return .success((section, pseudo))
     }
 
-    static func add(_ section: FieldSection, to headers: inout HPACKHeaders) {
+    static func add(_ section: FieldSection, to headers: inout HPACKHeaders, _ indexing: inout HeaderIndexing) {
         for line in section.lines {
             let name = section.withBytes(line.name) { bytes in
                 String(unsafeUninitializedCapacity: bytes.count) { target in
@@ -63,13 +63,17 @@ package enum HTTP2Fields {
                     return bytes.count
                 }
             }
-            headers.add(name: name, value: section.text(line.value))
+            add(name, section.text(line.value), to: &headers, &indexing)
         }
     }
 
-    static func trailers(_ section: FieldSection) -> HPACKHeaders {
+    static func add(_ name: String, _ value: String, to headers: inout HPACKHeaders, _ indexing: inout HeaderIndexing) {
+        headers.add(name: name, value: value, indexing: indexing.indexing(name, value))
+    }
+
+    static func trailers(_ section: FieldSection, _ indexing: inout HeaderIndexing) -> HPACKHeaders {
         var headers = HPACKHeaders()
-        add(section, to: &headers)
+        add(section, to: &headers, &indexing)
         return headers
     }
 }

@@ -27,7 +27,7 @@ final class HTTP2ServerStream: ClientStream {
     init(_ id: HTTP2StreamID, connection: HTTP2Connection) {
         self.id = id
         self.connection = connection
-        window = min(HTTP2Window.initial, connection.service.limits.streamWindow)
+        window = connection.initialWindow
         exchange = ProxyRequest(service: connection.service, loop: connection.loop, isHTTP2: true)
     }
 
@@ -98,6 +98,7 @@ final class HTTP2ServerStream: ClientStream {
     /// The stream is no more, for whatever reason.
     func closed() {
         isClosed = true
+        _ = connection.grow(by: connection.initialWindow - window)
         connection.released(unread)
         unread = 0
         exchange.clientLost()
@@ -108,6 +109,15 @@ final class HTTP2ServerStream: ClientStream {
     var isWritable: Bool { buffered < (wasWritable ? HTTP2Window.sendBufferHigh : HTTP2Window.sendBufferLow) }
     var takesRawChunks: Bool { false }
 
+    func carries(_ response: CheckedResponse) -> Bool {
+        let section = response.section
+        if section.bytes.readableBytes * HTTP2Setup.longestCode + section.lines.count * 16 + 256 <= connection.frameSize { return true }
+        var (headers, indexing) = (HPACKHeaders(), HeaderIndexing())
+        HTTP2Fields.add(section, to: &headers, &indexing)
+        headers.add(name: "content-length", value: String(Int.max))
+        return HTTP2Setup.fits(headers, in: connection.frameSize)
+    }
+
     func send(_ response: CheckedResponse) {
         writeHeld()
         let length: Int? =
@@ -116,12 +126,12 @@ final class HTTP2ServerStream: ClientStream {
             case .length(let count): count
             case .chunked, .untilClose: nil
             }
-        heldHead = Self.head(response.code, response.section, length: length)
+        heldHead = head(response.code, response.section, length: length)
     }
 
     func sendInformational(_ response: CheckedResponse) {
         // RFC 9113 §8.6: 101 does not exist, and was refused before.
-        connection.write(id, .headers(.init(headers: Self.head(response.code, response.section, length: nil))))
+        connection.write(id, .headers(.init(headers: head(response.code, response.section, length: nil))))
         connection.flushSoon()
     }
 
@@ -129,7 +139,7 @@ final class HTTP2ServerStream: ClientStream {
         isRelay = true
         var section = response.section
         section.lines.removeAll { $0.kind == .webSocketAccept }
-        heldHead = Self.head(200, section, length: nil)
+        heldHead = head(200, section, length: nil)
     }
 
     func send(_ page: ErrorPage, accept: String?, requestID: RequestID, isHEAD: Bool) -> Int {
@@ -173,7 +183,9 @@ final class HTTP2ServerStream: ClientStream {
         isEnded = true
         if let trailers {
             writeHeld()
-            connection.write(id, .headers(.init(headers: HTTP2Fields.trailers(trailers), endStream: true)), promise: endPromise())
+            let fields = HTTP2Fields.trailers(trailers, &connection.indexing)
+            guard HTTP2Setup.fits(fields, in: connection.frameSize) else { return reset(.internalError) }
+            connection.write(id, .headers(.init(headers: fields, endStream: true)), promise: endPromise())
         } else if let head = heldHead, heldData == nil {
             heldHead = nil
             connection.write(id, .headers(.init(headers: head, endStream: true)), promise: endPromise())
@@ -241,7 +253,7 @@ final class HTTP2ServerStream: ClientStream {
         guard credit >= window / 4, !isInputEnded else { return }
         // Taken at once: more may be on its way at a time.
         let target = min(window * 2, connection.service.limits.streamWindow)
-        let growth = max(0, target - window)
+        let growth = connection.grow(by: max(0, target - window))
         window += growth
         connection.write(id, .windowUpdate(windowSizeIncrement: credit + growth))
         credit = 0
@@ -267,12 +279,12 @@ final class HTTP2ServerStream: ClientStream {
         connection.flushSoon()
     }
 
-    private static func head(_ code: Int, _ section: FieldSection, length: Int?) -> HPACKHeaders {
+    private func head(_ code: Int, _ section: FieldSection, length: Int?) -> HPACKHeaders {
         var headers = HPACKHeaders()
         headers.reserveCapacity(section.lines.count + 2)
         headers.add(name: ":status", value: String(code))
-        HTTP2Fields.add(section, to: &headers)
-        if let length { headers.add(name: "content-length", value: String(length)) }
+        HTTP2Fields.add(section, to: &headers, &connection.indexing)
+        if let length { headers.add(name: "content-length", value: String(length), indexing: .nonIndexable) }
         return headers
     }
 }

@@ -17,6 +17,15 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
     private var streams: [HTTP2StreamID: HTTP2UpstreamStream] = [:]
     private var nextStream = HTTP2StreamID(1)
     private var maximumStreams = 100
+    /// What the upstream takes: SETTINGS_MAX_FRAME_SIZE, and SETTINGS_MAX_HEADER_LIST_SIZE, which not every upstream names.
+    private var frameSize = HTTP2Window.standardFrameSize
+    private var headerListSize = Int.max
+    var indexing = HeaderIndexing()
+    fileprivate let frames = HTTP2LastFrame()
+    /// Bytes by which streams may still grow their windows.
+    private var growth = HTTP2Window.sharedGrowth
+    /// Who waits for the upstream's SETTINGS: before them nobody knows what it takes.
+    private var onBegin: ((UpstreamFailure?) -> Void)?
     /// Opened, without a frame yet.
     private var unsent = 0
     private var isLeaving = false
@@ -34,21 +43,50 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
     }
 
     static func configure(_ channel: any Channel, target: UpstreamTarget, pool: UpstreamPool, limits: ProxyLimits) throws -> HTTP2Upstream {
-        var configuration = NIOHTTP2Handler.ConnectionConfiguration()
-        configuration.initialSettings = [
+        let settings = [
             HTTP2Setting(parameter: .enablePush, value: 0), HTTP2Setting(parameter: .maxConcurrentStreams, value: 0),
-            HTTP2Setting(parameter: .initialWindowSize, value: limits.streamWindow),
+            HTTP2Setting(parameter: .initialWindowSize, value: min(HTTP2Window.shared, limits.streamWindow)),
             HTTP2Setting(parameter: .maxHeaderListSize, value: limits.headerListSize),
         ]
         let connection = HTTP2Upstream(target: target, pool: pool, limits: limits)
         let operations = channel.pipeline.syncOperations
         try operations.addHandler(FrameCoalescer())
-        try operations.addHandler(NIOHTTP2Handler(mode: .client, connectionConfiguration: configuration))
+        try operations.addHandler(HTTP2Setup.handler(.client, settings: settings, isShared: true, frames: connection.frames))
         try operations.addHandler(connection)
         return connection
     }
 
-    var hasRoom: Bool { !isLeaving && !isClosed && streams.count + unsent < maximumStreams && context?.channel.isActive ?? false }
+    var hasRoom: Bool {
+        hasBegun && !isLeaving && !isClosed && streams.count + unsent < maximumStreams && context?.channel.isActive ?? false
+    }
+
+    /// - Parameter body: called once, when the upstream's SETTINGS are there or will never be; perhaps before this returns.
+    func whenBegun(_ body: @escaping (UpstreamFailure?) -> Void) {
+        if isClosed { return body(.broken("the upstream closed the connection")) }
+        if hasBegun { return body(nil) }
+        onBegin = body
+        deadline = pool.clock.deadline(after: limits.connect)
+    }
+
+    private func tellBegin(_ failure: UpstreamFailure?) {
+        let body = onBegin
+        onBegin = nil
+        body?(failure)
+    }
+
+    /// Whether the upstream takes such a header section.
+    func takes(_ headers: HPACKHeaders) -> Bool {
+        let size = headers.reduce(0) { $0 + $1.name.utf8.count + $1.value.utf8.count + 32 }
+        return size <= headerListSize && HTTP2Setup.fits(headers, in: frameSize)
+    }
+
+    /// A stream whose bytes are taken at once may have more on their way; all of them together not without a bound.
+    /// - Parameter count: negative gives back.
+    func grow(by count: Int) -> Int {
+        let granted = min(count, growth)
+        growth -= granted
+        return granted
+    }
 
     func open(isReused: Bool) -> HTTP2UpstreamStream {
         unsent += 1
@@ -111,7 +149,8 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
 
     func handlerRemoved(context: ChannelHandlerContext) {
         self.context = nil
-        pool.clock.remove(self)
+        // A channel that closes as it opens is never inactive.
+        end()
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
@@ -136,13 +175,22 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
                 if growth > 0 { write(.rootStream, .windowUpdate(windowSizeIncrement: growth)) }
                 flush()
             }
-            for setting in settings where setting.parameter == .maxConcurrentStreams { maximumStreams = setting.value }
-        case .goAway(let last, _, _):
+            for setting in settings {
+                switch setting.parameter {
+                case .maxConcurrentStreams: maximumStreams = setting.value
+                case .maxFrameSize: frameSize = setting.value
+                case .maxHeaderListSize: headerListSize = setting.value
+                default: break
+                }
+            }
+            tellBegin(nil)
+        case .goAway(let last, let code, _):
             // Before the requests are tried again, so that they go elsewhere.
             leave()
             for (id, stream) in streams where id > last {
                 streams[id] = nil
-                stream.lost(.broken("the upstream turned the request away"), wasUnprocessed: true)
+                // NIO's handler names stream 0 after errors, whatever it has served.
+                stream.lost(.broken("the upstream turned the request away"), wasUnprocessed: code == .noError)
             }
             settle()
         case .settings(.ack), .rstStream, .priority, .ping, .windowUpdate, .pushPromise, .alternativeService, .origin: break
@@ -173,7 +221,7 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        if error is NIOHTTP2Errors.StreamError {
+        if frames.endsStreamOnly(error) {
             context.flush()
         } else {
             lastError = error
@@ -182,6 +230,11 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
     }
 
     func channelInactive(context: ChannelHandlerContext) {
+        end()
+        context.fireChannelInactive()
+    }
+
+    private func end() {
         isClosed = true
         deadline = .distantFuture
         pool.remove(self)
@@ -190,174 +243,13 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
         streams = [:]
         let failure = lastError.map { UpstreamFailure($0) } ?? .broken("the upstream closed the connection")
         for stream in all.values { stream.lost(failure, wasUnprocessed: false) }
-        context.fireChannelInactive()
+        tellBegin(failure)
     }
 
-    func deadlineReached() { leave() }
+    func deadlineReached() {
+        if !hasBegun { lastError = UpstreamFailure.unreachable("the upstream sends no SETTINGS") }
+        leave()
+    }
 
     private static let lastStream = 1 << 30
-}
-
-/// One exchange on an ``HTTP2Upstream``.
-final class HTTP2UpstreamStream: UpstreamStream {
-    private let connection: HTTP2Upstream
-    private var id: HTTP2StreamID?
-    private var request: ProxyRequest?
-    let isReused: Bool
-    private var hasHead = false
-    private var isOutputEnded = false
-    private var isInputEnded = false
-    private var isClosed = false
-    private var isReadPaused = false
-    private var buffered = 0
-    private var wasWritable = true
-    /// Received while the client takes nothing.
-    private var heldBack = 0
-
-    init(connection: HTTP2Upstream, isReused: Bool) {
-        self.connection = connection
-        self.isReused = isReused
-    }
-
-    var isWritable: Bool { buffered < (wasWritable ? HTTP2Window.sendBufferHigh : HTTP2Window.sendBufferLow) }
-    var takesRawChunks: Bool { false }
-
-    func lease(to request: ProxyRequest) { self.request = request }
-
-    func send(_ outgoing: OutgoingRequest) {
-        guard let id = connection.begin(self) else {
-            isClosed = true
-            // Not from within the call of the one who has just leased it.
-            connection.pool.clock.eventLoop.assumeIsolated().execute { [self] in
-                self.request?.upstreamLost(self, .broken("the upstream closed the connection"), wasUnprocessed: true)
-            }
-            return
-        }
-        self.id = id
-        let request = outgoing.request
-        var headers = HPACKHeaders()
-        headers.reserveCapacity(request.section.lines.count + 12)
-        headers.add(name: ":method", value: request.methodText)
-        headers.add(name: ":scheme", value: "http")
-        headers.add(name: ":authority", value: outgoing.host)
-        headers.add(name: ":path", value: request.targetText)
-        HTTP2Fields.add(request.section, to: &headers)
-        for line in String(buffer: outgoing.added).split(separator: "\r\n") {
-            guard let colon = line.firstIndex(of: ":") else { continue }
-            headers.add(name: line[..<colon].lowercased(), value: String(HeaderTokens.trimmed(line[line.index(after: colon)...])))
-        }
-        if case .length(let count) = request.framing { headers.add(name: "content-length", value: String(count)) }
-        if request.expectsContinue { headers.add(name: "expect", value: "100-continue") }
-        if request.acceptsTrailers { headers.add(name: "te", value: "trailers") }
-        isOutputEnded = !request.hasBody
-        connection.write(id, .headers(.init(headers: headers, endStream: isOutputEnded)))
-    }
-
-    func sendBody(_ bytes: ByteBuffer) {
-        guard let id, !isOutputEnded, !isClosed, let eventLoop = connection.eventLoop else { return }
-        let count = bytes.readableBytes
-        buffered += count
-        let promise = eventLoop.makePromise(of: Void.self)
-        promise.futureResult.assumeIsolated().whenComplete { [self] _ in
-            buffered -= count
-            noteWritability()
-        }
-        connection.write(id, .data(.init(data: .byteBuffer(bytes))), promise: promise)
-        noteWritability()
-    }
-
-    func sendEnd(_ trailers: FieldSection?) {
-        guard let id, !isOutputEnded, !isClosed else { return }
-        isOutputEnded = true
-        if let trailers {
-            connection.write(id, .headers(.init(headers: HTTP2Fields.trailers(trailers), endStream: true)))
-        } else {
-            connection.write(id, .data(.init(data: .byteBuffer(ByteBuffer()), endStream: true)))
-        }
-    }
-
-    func flush() { connection.flush() }
-
-    func setReadPaused(_ paused: Bool) {
-        isReadPaused = paused
-        if !paused { giveBack() }
-    }
-
-    func finish(reuse: Bool) {
-        request = nil
-        if id == nil, !isClosed { connection.discard() }
-    }
-
-    func abandon(_ work: ClientWork?) {
-        request = nil
-        guard !isClosed else { return }
-        guard let id else { return connection.discard() }
-        connection.write(id, .rstStream(.cancel))
-        connection.flush()
-    }
-
-    func connectionWritabilityChanged() { noteWritability() }
-
-    private func noteWritability() {
-        let isWritable = isWritable
-        guard isWritable != wasWritable else { return }
-        wasWritable = isWritable
-        if !isClosed { request?.upstreamWritabilityChanged() }
-    }
-
-    // MARK: Called by the connection
-
-    func receive(_ headers: HPACKHeaders, endStream: Bool) {
-        guard let request else { return }
-        switch HTTP2Fields.section(headers, limits: connection.limits) {
-        case .failure(let fault): return request.reject(.malformed(fault))
-        case .success(let (section, pseudo)):
-            if hasHead {
-                isInputEnded = true
-                return request.receiveResponseEnd(section)
-            }
-            switch ResponseRules.check(
-                code: pseudo.status ?? 0, reason: .empty, isHTTP10: false, section, isHEAD: request.isHEAD, rawChunks: false,
-                untilClose: false)
-            {
-            case .failure(let fault): return request.reject(fault)
-            case .success(let response):
-                hasHead = response.code >= 200
-                request.receive(response)
-            }
-        }
-        if endStream { receiveEnd() }
-    }
-
-    func receive(_ bytes: ByteBuffer, padding: Int, endStream: Bool) {
-        heldBack += bytes.readableBytes + padding
-        if bytes.readableBytes > 0 { request?.receiveResponseBody(bytes) }
-        if endStream { receiveEnd() } else if !isReadPaused { giveBack() }
-    }
-
-    private func receiveEnd() {
-        guard !isInputEnded else { return }
-        isInputEnded = true
-        request?.receiveResponseEnd(nil)
-    }
-
-    func readComplete() { request?.upstreamReadComplete() }
-
-    func closed(_ reason: HTTP2ErrorCode?) {
-        isClosed = true
-        guard let reason, !isInputEnded else { return }
-        request?.upstreamLost(self, .broken("the upstream reset the stream: \(reason)"), wasUnprocessed: reason == .refusedStream)
-    }
-
-    func lost(_ failure: UpstreamFailure, wasUnprocessed: Bool) {
-        isClosed = true
-        request?.upstreamLost(self, failure, wasUnprocessed: wasUnprocessed)
-    }
-
-    private func giveBack() {
-        guard let id, !isClosed, !isInputEnded, heldBack >= connection.limits.streamWindow / 4 else { return }
-        connection.write(id, .windowUpdate(windowSizeIncrement: heldBack))
-        connection.flush()
-        heldBack = 0
-    }
 }

@@ -106,6 +106,10 @@ extension ProxyRequest {
 
     func receive(_ response: CheckedResponse) {
         guard let client else { return }
+        guard client.carries(response) else {
+            if response.code >= 200 { reject(.malformed(.sectionTooLong)) }
+            return
+        }
         log.head(response.code)
         let isUpgrade = response.upgrade.map { response.section.text($0).lowercased() == outgoing?.upgrade } ?? false
         switch exchange.receiveHead(

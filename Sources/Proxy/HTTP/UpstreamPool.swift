@@ -10,6 +10,9 @@ final class UpstreamPool: ClockWatcher {
     private let counters: HTTPCounters
     private var idle: [UpstreamTarget: [HTTP1Upstream]] = [:]
     private var multiplexed: [UpstreamTarget: [HTTP2Upstream]] = [:]
+    /// Exchanges that wait for a connection of HTTP/2 which is being made.
+    private var waiting: [UpstreamTarget: [Completion]] = [:]
+    typealias Completion = (Result<any UpstreamStream, UpstreamFailure>) -> Void
     private(set) var idleCount = 0
     private(set) var deadline = NIODeadline.distantFuture
 
@@ -36,7 +39,51 @@ final class UpstreamPool: ClockWatcher {
     }
 
     /// A new connection, and an exchange on it. `completion` may be called before this returns.
-    func connect(_ target: UpstreamTarget, completion: @escaping (Result<any UpstreamStream, UpstreamFailure>) -> Void) {
+    func connect(_ target: UpstreamTarget, completion: @escaping Completion) {
+        switch target.upstreamProtocol {
+        case .http1:
+            open(target) { [self] channel in
+                try HTTP1Upstream.configure(channel, target: target, pool: self, limits: limits)
+            } completion: {
+                completion($0.map { $0 })
+            }
+        case .h2c:
+            // Those that come while a connection is being made share it.
+            waiting[target, default: []].append(completion)
+            if waiting[target]?.count == 1 { connectShared(target) }
+        }
+    }
+
+    private func connectShared(_ target: UpstreamTarget) {
+        open(target) { [self] channel in
+            let connection = try HTTP2Upstream.configure(channel, target: target, pool: self, limits: limits)
+            multiplexed[target, default: []].append(connection)
+            return connection
+        } completion: { [self] result in
+            switch result {
+            case .success(let connection):
+                connection.whenBegun { [self] failure in share(failure.map { .failure($0) } ?? .success(connection), target) }
+            case .failure(let failure): share(.failure(failure), target)
+            }
+        }
+    }
+
+    private func share(_ result: Result<HTTP2Upstream, UpstreamFailure>, _ target: UpstreamTarget) {
+        for (place, completion) in (waiting.removeValue(forKey: target) ?? []).enumerated() {
+            switch result {
+            case .success(let connection) where connection.hasRoom: completion(.success(connection.open(isReused: false)))
+            // It takes fewer at once than have waited.
+            case .success where place > 0: connect(target, completion: completion)
+            case .success: completion(.failure(.broken("the upstream takes no requests")))
+            case .failure(let failure): completion(.failure(failure))
+            }
+        }
+    }
+
+    private func open<Connection>(
+        _ target: UpstreamTarget, configure: @escaping (any Channel) throws -> Connection,
+        completion: @escaping (Result<Connection, UpstreamFailure>) -> Void
+    ) {
         connector(target, eventLoop).hop(to: eventLoop).assumeIsolated().whenComplete { [self] result in
             switch result {
             case .success(let channel):
@@ -46,24 +93,16 @@ final class UpstreamPool: ClockWatcher {
                 }
                 counters.upstreamOpened()
                 channel.closeFuture.assumeIsolated().whenComplete { [counters] _ in counters.upstreamClosed() }
+                let connection: Connection
                 do {
-                    completion(.success(try stream(on: channel, target)))
+                    connection = try configure(channel)
                 } catch {
                     channel.close(promise: nil)
-                    completion(.failure(UpstreamFailure(error)))
+                    return completion(.failure(UpstreamFailure(error)))
                 }
+                completion(.success(connection))
             case .failure(let error): completion(.failure(UpstreamFailure(error)))
             }
-        }
-    }
-
-    private func stream(on channel: any Channel, _ target: UpstreamTarget) throws -> any UpstreamStream {
-        switch target.upstreamProtocol {
-        case .http1: return try HTTP1Upstream.configure(channel, target: target, pool: self, limits: limits)
-        case .h2c:
-            let connection = try HTTP2Upstream.configure(channel, target: target, pool: self, limits: limits)
-            multiplexed[target, default: []].append(connection)
-            return connection.open(isReused: false)
         }
     }
 

@@ -49,6 +49,8 @@ protocol ClientStream: AnyObject {
     /// Chunks of a response may be passed on with their framing.
     var takesRawChunks: Bool { get }
 
+    /// Whether the head of a response is not too long for the client's protocol.
+    func carries(_ response: CheckedResponse) -> Bool
     func send(_ response: CheckedResponse)
     func sendInformational(_ response: CheckedResponse)
     /// Both sides change to another protocol.
@@ -64,6 +66,10 @@ protocol ClientStream: AnyObject {
     func readingMayGoOn()
     /// Flushes.
     func exchangeEnded(_ end: ExchangeEnd)
+}
+
+extension ClientStream {
+    func carries(_ response: CheckedResponse) -> Bool { true }
 }
 
 enum ExchangeEnd: Equatable {

@@ -1,0 +1,108 @@
+import NIOCore
+import NIOHPACK
+import NIOHTTP2
+
+/// What NIO's handler is told for each kind of connection, and what it does not say by itself.
+enum HTTP2Setup {
+    /// - Parameters:
+    ///   - isShared: between gateway, agent and service, where a connection carries the requests of many clients, and none of them may
+    ///     bring it down: what one does to its streams is not counted against all.
+    static func handler(
+        _ mode: NIOHTTP2Handler.ParserMode, settings: HTTP2Settings, isShared: Bool, frames: HTTP2LastFrame
+    ) -> NIOHTTP2Handler {
+        var connection = NIOHTTP2Handler.ConnectionConfiguration()
+        var stream = NIOHTTP2Handler.StreamConfiguration()
+        connection.initialSettings = settings
+        connection.maximumSequentialContinuationFrames = HTTP2Window.continuationFrames
+        connection.maximumBufferedControlFrames = HTTP2Window.controlFrames
+        connection.maximumSequentialEmptyDataFrames = HTTP2Window.emptyFrames
+        if isShared {
+            connection.initialSettings.append(HTTP2Setting(parameter: .maxFrameSize, value: HTTP2Window.sharedFrameSize))
+            connection.maximumRecentlyResetStreams = sharedCount
+            connection.maximumConnectionGlitches = .max
+            connection.maximumSequentialEmptyDataFrames = sharedCount
+            (connection.controlFrameRateLimit.maximumCount, connection.controlFrameRateLimit.windowLength) = (sharedCount, .seconds(1))
+            (stream.streamResetFrameRateLimit.maximumCount, stream.streamResetFrameRateLimit.windowLength) = (sharedCount, .seconds(1))
+            (stream.streamErrorRateLimit.maximumCount, stream.streamErrorRateLimit.windowLength) = (sharedCount, .seconds(1))
+        } else {
+            connection.maximumRecentlyResetStreams = recentlyReset
+            // A client that measures its path sends a PING each round trip; one that scrolls through a map cancels many requests.
+            (connection.controlFrameRateLimit.maximumCount, connection.controlFrameRateLimit.windowLength) = (controlFrames, .seconds(1))
+            stream.streamResetFrameRateLimit.windowLength = .seconds(5)
+        }
+        return NIOHTTP2Handler(mode: mode, frameDelegate: frames, connectionConfiguration: connection, streamConfiguration: stream)
+    }
+
+    /// Whether a header section goes into one frame: NIO's handler writes no CONTINUATION, and ends the connection over what does not fit.
+    /// - Parameter frameSize: the peer's SETTINGS_MAX_FRAME_SIZE.
+    static func fits(_ headers: HPACKHeaders, in frameSize: Int) -> Bool {
+        var bound = 64
+        for (name, value, _) in headers { bound += (name.utf8.count + value.utf8.count) * longestCode + 16 }
+        if bound <= frameSize { return true }
+        var encoder = HPACKEncoder(allocator: ByteBufferAllocator(), maxDynamicTableSize: 0)
+        var buffer = ByteBuffer()
+        guard (try? encoder.encode(headers: headers, to: &buffer)) != nil else { return false }
+        return buffer.readableBytes + 64 <= frameSize
+    }
+
+    /// Bytes that Huffman's code makes of one at most, RFC 7541 appendix B.
+    static let longestCode = 4
+    /// Each costs eight bytes of a connection's memory, and a look at all when a frame comes for a stream that is not there.
+    private static let sharedCount = 10_000
+    private static let recentlyReset = 512
+    private static let controlFrames = 400
+}
+
+/// Tells whether an error that NIO's handler reports was of a stream or of the connection: it writes RST_STREAM or GOAWAY just before.
+final class HTTP2LastFrame: NIOHTTP2FrameDelegate {
+    private var isReset = false
+
+    func wroteFrame(_ frame: HTTP2Frame) {
+        if case .rstStream = frame.payload { isReset = true } else { isReset = false }
+    }
+
+    /// Once for each error.
+    func endsStreamOnly(_ error: any Error) -> Bool {
+        defer { isReset = false }
+        return isReset || error is NIOHTTP2Errors.StreamError
+    }
+}
+
+/// Which header fields the peer is to remember, RFC 7541 §6.2: those that come again, in a table that stays small whatever size the peer
+/// allows. A table is searched from end to end for each field.
+struct HeaderIndexing {
+    private var remembered: Set<Int> = []
+    private var recent: [Int] = []
+    private var nextPlace = 0
+    private var budget = Self.tableBudget
+
+    mutating func indexing(_ name: String, _ value: String) -> HPACKIndexing {
+        let size = name.utf8.count + value.utf8.count
+        guard size <= Self.longest else { return .nonIndexable }
+        var hasher = Hasher()
+        hasher.combine(name)
+        hasher.combine(value)
+        let hash = hasher.finalize()
+        if remembered.contains(hash) { return .indexable }
+        if recent.contains(hash) {
+            guard budget >= size + Self.entryOverhead else { return .nonIndexable }
+            budget -= size + Self.entryOverhead
+            remembered.insert(hash)
+            return .indexable
+        }
+        if recent.count < Self.recentCount {
+            recent.append(hash)
+        } else {
+            recent[nextPlace] = hash
+            nextPlace = (nextPlace + 1) % Self.recentCount
+        }
+        return .nonIndexable
+    }
+
+    private static let longest = 256
+    private static let recentCount = 64
+    /// RFC 7541 §4.1.
+    private static let entryOverhead = 32
+    /// Bytes of all that is ever remembered on a connection.
+    private static let tableBudget = 8 * 1024
+}

@@ -1,0 +1,197 @@
+import NIOCore
+import NIOHPACK
+import NIOHTTP2
+
+/// One exchange on an ``HTTP2Upstream``.
+final class HTTP2UpstreamStream: UpstreamStream {
+    private let connection: HTTP2Upstream
+    private var id: HTTP2StreamID?
+    private var request: ProxyRequest?
+    let isReused: Bool
+    private var hasHead = false
+    private var isOutputEnded = false
+    private var isInputEnded = false
+    private var isClosed = false
+    private var isReadPaused = false
+    private var buffered = 0
+    private var wasWritable = true
+    /// Received while the client takes nothing.
+    private var heldBack = 0
+    private var window: Int
+
+    init(connection: HTTP2Upstream, isReused: Bool) {
+        self.connection = connection
+        self.isReused = isReused
+        window = Self.initialWindow(connection.limits)
+    }
+
+    private static func initialWindow(_ limits: ProxyLimits) -> Int { min(HTTP2Window.shared, limits.streamWindow) }
+
+    var isWritable: Bool { buffered < (wasWritable ? HTTP2Window.sendBufferHigh : HTTP2Window.sendBufferLow) }
+    var takesRawChunks: Bool { false }
+
+    func lease(to request: ProxyRequest) { self.request = request }
+
+    func send(_ outgoing: OutgoingRequest) {
+        let headers = headers(outgoing)
+        guard connection.takes(headers) else {
+            connection.discard()
+            return fail { [self] in
+                self.request?.fail("the request's head is longer than the upstream takes", .fault(.sectionTooLong))
+            }
+        }
+        guard let id = connection.begin(self) else {
+            return fail { [self] in
+                self.request?.upstreamLost(self, .broken("the upstream closed the connection"), wasUnprocessed: true)
+            }
+        }
+        self.id = id
+        isOutputEnded = !outgoing.request.hasBody
+        connection.write(id, .headers(.init(headers: headers, endStream: isOutputEnded)))
+    }
+
+    /// Not from within the call of the one who has just leased it.
+    private func fail(_ body: @escaping () -> Void) {
+        isClosed = true
+        connection.pool.clock.eventLoop.assumeIsolated().execute(body)
+    }
+
+    private func headers(_ outgoing: OutgoingRequest) -> HPACKHeaders {
+        let request = outgoing.request
+        var headers = HPACKHeaders()
+        headers.reserveCapacity(request.section.lines.count + 12)
+        headers.add(name: ":method", value: request.methodText)
+        headers.add(name: ":scheme", value: "http")
+        headers.add(name: ":authority", value: outgoing.host, indexing: connection.indexing.indexing(":authority", outgoing.host))
+        headers.add(name: ":path", value: request.targetText, indexing: connection.indexing.indexing(":path", request.targetText))
+        HTTP2Fields.add(request.section, to: &headers, &connection.indexing)
+        for line in String(buffer: outgoing.added).split(separator: "\r\n") {
+            guard let colon = line.firstIndex(of: ":") else { continue }
+            HTTP2Fields.add(
+                line[..<colon].lowercased(), String(HeaderTokens.trimmed(line[line.index(after: colon)...])), to: &headers,
+                &connection.indexing)
+        }
+        if case .length(let count) = request.framing { headers.add(name: "content-length", value: String(count), indexing: .nonIndexable) }
+        if request.expectsContinue { headers.add(name: "expect", value: "100-continue") }
+        if request.acceptsTrailers { headers.add(name: "te", value: "trailers") }
+        return headers
+    }
+
+    func sendBody(_ bytes: ByteBuffer) {
+        guard let id, !isOutputEnded, !isClosed, let eventLoop = connection.eventLoop else { return }
+        let count = bytes.readableBytes
+        buffered += count
+        let promise = eventLoop.makePromise(of: Void.self)
+        promise.futureResult.assumeIsolated().whenComplete { [self] _ in
+            buffered -= count
+            noteWritability()
+        }
+        connection.write(id, .data(.init(data: .byteBuffer(bytes))), promise: promise)
+        noteWritability()
+    }
+
+    func sendEnd(_ trailers: FieldSection?) {
+        guard let id, !isOutputEnded, !isClosed else { return }
+        isOutputEnded = true
+        if let trailers {
+            let fields = HTTP2Fields.trailers(trailers, &connection.indexing)
+            guard connection.takes(fields) else { return connection.write(id, .rstStream(.internalError)) }
+            connection.write(id, .headers(.init(headers: fields, endStream: true)))
+        } else {
+            connection.write(id, .data(.init(data: .byteBuffer(ByteBuffer()), endStream: true)))
+        }
+    }
+
+    func flush() { connection.flush() }
+
+    func setReadPaused(_ paused: Bool) {
+        isReadPaused = paused
+        if !paused { giveBack() }
+    }
+
+    func finish(reuse: Bool) {
+        request = nil
+        if id == nil, !isClosed { connection.discard() }
+    }
+
+    func abandon(_ work: ClientWork?) {
+        request = nil
+        guard !isClosed else { return }
+        guard let id else { return connection.discard() }
+        connection.write(id, .rstStream(.cancel))
+        connection.flush()
+    }
+
+    func connectionWritabilityChanged() { noteWritability() }
+
+    private func noteWritability() {
+        let isWritable = isWritable
+        guard isWritable != wasWritable else { return }
+        wasWritable = isWritable
+        if !isClosed { request?.upstreamWritabilityChanged() }
+    }
+
+    // MARK: Called by the connection
+
+    func receive(_ headers: HPACKHeaders, endStream: Bool) {
+        guard let request else { return }
+        switch HTTP2Fields.section(headers, limits: connection.limits) {
+        case .failure(let fault): return request.reject(.malformed(fault))
+        case .success(let (section, pseudo)):
+            if hasHead {
+                isInputEnded = true
+                return request.receiveResponseEnd(section)
+            }
+            switch ResponseRules.check(
+                code: pseudo.status ?? 0, reason: .empty, isHTTP10: false, section, isHEAD: request.isHEAD, rawChunks: false,
+                untilClose: false)
+            {
+            case .failure(let fault): return request.reject(fault)
+            case .success(let response):
+                hasHead = response.code >= 200
+                request.receive(response)
+            }
+        }
+        if endStream { receiveEnd() }
+    }
+
+    func receive(_ bytes: ByteBuffer, padding: Int, endStream: Bool) {
+        heldBack += bytes.readableBytes + padding
+        if bytes.readableBytes > 0 { request?.receiveResponseBody(bytes) }
+        if endStream { receiveEnd() } else if !isReadPaused { giveBack() }
+    }
+
+    private func receiveEnd() {
+        guard !isInputEnded else { return }
+        isInputEnded = true
+        request?.receiveResponseEnd(nil)
+    }
+
+    func readComplete() { request?.upstreamReadComplete() }
+
+    func closed(_ reason: HTTP2ErrorCode?) {
+        close()
+        guard let reason, !isInputEnded else { return }
+        request?.upstreamLost(self, .broken("the upstream reset the stream: \(reason)"), wasUnprocessed: reason == .refusedStream)
+    }
+
+    func lost(_ failure: UpstreamFailure, wasUnprocessed: Bool) {
+        close()
+        request?.upstreamLost(self, failure, wasUnprocessed: wasUnprocessed)
+    }
+
+    private func close() {
+        isClosed = true
+        _ = connection.grow(by: Self.initialWindow(connection.limits) - window)
+        window = Self.initialWindow(connection.limits)
+    }
+
+    private func giveBack() {
+        guard let id, !isClosed, !isInputEnded, heldBack >= window / 4 else { return }
+        let growth = connection.grow(by: min(window, connection.limits.streamWindow - window))
+        window += growth
+        connection.write(id, .windowUpdate(windowSizeIncrement: heldBack + growth))
+        connection.flush()
+        heldBack = 0
+    }
+}
