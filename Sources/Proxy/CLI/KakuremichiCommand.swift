@@ -1,4 +1,5 @@
 import ArgumentParser
+import Glibc
 
 /// The program's command line.
 package struct KakuremichiCommand: AsyncParsableCommand {
@@ -28,6 +29,11 @@ package struct KakuremichiCommand: AsyncParsableCommand {
     package static func run() async {
         await main(
             withBooleans(Array(CommandLine.arguments.dropFirst())))
+        // What was printed is in a buffer still: an export to a full disk must not look like one that worked.
+        guard fflush(nil) != 0 else { return }
+        let reason = String(cString: strerror(errno))
+        LineOutput(descriptor: STDERR_FILENO).write("error: the output cannot be written: \(reason)\n")
+        Glibc.exit(1)
     }
 
     static func withBooleans(_ arguments: [String]) -> [String] {

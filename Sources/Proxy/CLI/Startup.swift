@@ -29,7 +29,13 @@ enum Startup {
         // Files and sockets that a running process makes are its owner's alone; a peer that goes away is an error, not a signal.
         umask(0o077)
         signal(SIGPIPE, SIG_IGN)
-        DescriptorLimit.raise()
+        let descriptors = DescriptorLimit.raise()
+        guard descriptors >= DescriptorLimit.reserve else {
+            LineOutput(descriptor: STDERR_FILENO).write(
+                "error: this process may have \(descriptors) files open, and needs \(DescriptorLimit.reserve) and one for each connection: raise the limit (ulimit -n, LimitNOFILE= of systemd)\n"
+            )
+            throw ExitCode(1)
+        }
         LineLogHandler.bootstrap(common, descriptor: logsToStandardError ? STDERR_FILENO : STDOUT_FILENO)
         do {
             try await body()

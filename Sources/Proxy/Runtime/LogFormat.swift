@@ -1,6 +1,5 @@
 import Glibc
 import Logging
-import Synchronization
 
 /// How log lines look.
 package enum LogFormat: String, Sendable, CaseIterable {
@@ -91,31 +90,15 @@ package struct LineLogHandler: LogHandler {
 
     /// Sends all loggers of the process to `descriptor`. To be called once.
     package static func bootstrap(_ common: CommonConfiguration, descriptor: CInt = STDOUT_FILENO) {
-        let output = LineOutput(descriptor: descriptor)
         let format = common.logFormat ?? .automatic(for: descriptor)
+        let output = LineOutput(descriptor: descriptor) { count in
+            format.line(
+                level: .warning, message: "Log lines were dropped: their reader was too slow", metadata: ["lines": "\(count)"],
+                time: Timestamp.now())
+        }
+        output.flushAtExit()
         let level = common.logLevel
         LoggingSystem.bootstrap { _ in LineLogHandler(level: level, format: format, output: output) }
-    }
-}
-
-/// Whole lines to one descriptor, one at a time.
-package final class LineOutput: Sendable {
-    private let descriptor: Mutex<CInt>
-
-    package init(descriptor: CInt) { self.descriptor = Mutex(descriptor) }
-
-    package func write(_ line: String) {
-        let bytes = Array(line.utf8)
-        descriptor.withLock { descriptor in
-            var offset = 0
-            while offset < bytes.count {
-                let count = bytes.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress.map { $0 + offset }, $0.count - offset) }
-                if count < 0 && errno == EINTR { continue }
-                // A log that cannot be written must not stop the service.
-                if count <= 0 { return }
-                offset += count
-            }
-        }
     }
 }
 
