@@ -68,7 +68,7 @@ struct GatewayCommand: AsyncParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "Challenges in order: tls-alpn-01, http-01, dns-01. (default: tls-alpn-01,http-01)", valueName: "list"))
+            "Challenges in order: tls-alpn-01, http-01, dns-01, dns-persist-01. (default: tls-alpn-01,http-01)", valueName: "list"))
     var acmeChallenges: String?
 
     @Option(help: ArgumentHelp("Key identifier of an external account, as ZeroSSL wants it.", valueName: "id"))
