@@ -7,6 +7,7 @@ from .h2raw import H2
 from .system import check, check_equal
 from .wire import Wire
 
+SIZE = 300_000
 NAMES = (f"neighbour-{number}" for number in itertools.count())
 
 
@@ -43,6 +44,11 @@ class Neighbour:
 
     def finish(self):
         self.bystander.check(self.most)
+        # The connection's windows are open in both directions.
+        upload = self.h2.request("/upload", "POST", end=False)
+        self.h2.upload(upload, bytes(SIZE))
+        check_equal(self.h2.response(upload).body, b"%d" % SIZE, "length of an upload at the service")
+        check_equal(len(self.h2.get(f"/bytes/{SIZE}").body), SIZE, "length of a download")
         self.service.release(self.name)
         response = self.h2.response(self.stream)
         check(response.ended and response.body == b"first\nsecond\n", f"an answer that was under way: {response}, {response.body[-50:]!r}")
