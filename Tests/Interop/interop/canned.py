@@ -49,7 +49,14 @@ EARLY = {
     "/early-hints": (b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n" + OK + b"Content-Length: 2\r\n\r\nok", False),
 }
 
-ALL = {**EARLY, **RIGHT, **WRONG, **TORN, **SURPLUS, "/plain": (OK + b"Content-Length: 2\r\n\r\nok", False)}
+# Heads that do not go into one frame of HTTP/2.
+FIELDS = b"".join(b"X-%d: %s\r\n" % (number, b"v" * 300) for number in range(100))
+LONG = {
+    "/long-head": (OK + FIELDS + b"Content-Length: 4\r\n\r\nlong", False),
+    "/long-trailers": (OK + b"Transfer-Encoding: chunked\r\n\r\n4\r\nlong\r\n0\r\n" + FIELDS + b"\r\n", False),
+}
+
+ALL = {**EARLY, **RIGHT, **WRONG, **TORN, **SURPLUS, **LONG, "/plain": (OK + b"Content-Length: 2\r\n\r\nok", False)}
 
 
 class CannedOrigin:
@@ -91,3 +98,29 @@ class CannedOrigin:
 
     def close(self):
         self.listener.close()
+
+
+class EarlyOrigin(CannedOrigin):
+    """Answers 401 to each head and takes the body afterwards, whatever it is; `answered` so many."""
+
+    def __init__(self):
+        self.answered, self.lock = 0, threading.Lock()
+        super().__init__()
+
+    def serve(self, connection):
+        with connection:
+            connection.settimeout(60)
+            received = b""
+            try:
+                while b"\r\n\r\n" not in received:
+                    piece = connection.recv(65536)
+                    if not piece:
+                        return
+                    received += piece
+                connection.sendall(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno")
+                with self.lock:
+                    self.answered += 1
+                while connection.recv(65536):
+                    pass
+            except OSError:
+                return
