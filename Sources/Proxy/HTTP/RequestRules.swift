@@ -128,7 +128,10 @@ package enum RequestRules {
                     return RequestRefusal(status: 501, reason: "only the chunked transfer coding is understood")
                 }
                 found.isChunked = true
-            case .connection: found.connection += HeaderTokens.connection(section, line.value)
+            case .connection:
+                guard HeaderTokens.addConnection(section, line.value, to: &found.connection) else {
+                    return .bad("too many options in Connection")
+                }
             case .te: if HeaderTokens.list(section.text(line.value)).contains("trailers") { request.acceptsTrailers = true }
             case .upgrade:
                 found.hasSeveralUpgrades = found.upgrade != nil

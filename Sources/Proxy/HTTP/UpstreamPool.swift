@@ -58,6 +58,8 @@ final class UpstreamPool: ClockWatcher {
     }
 
     private func stream(on channel: any Channel, _ target: UpstreamTarget) throws -> any UpstreamStream {
+        // Nobody would tell a handler that comes now that the connection has ended.
+        guard channel.isActive else { throw ChannelError.ioOnClosedChannel }
         switch target.upstreamProtocol {
         case .http1: return try HTTP1Upstream.configure(channel, target: target, pool: self, limits: limits)
         case .h2c:
