@@ -146,8 +146,7 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
         connectPromise = nil
         promise?.succeed(())
         guard state.isActive else { return }
-        hasAnnouncedActive = true
-        pipeline.fireChannelActive()
+        announceActive()
         readIfAutomatic()
         flush0()
     }
@@ -177,8 +176,14 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
         if autoRead, state.canRead { pipeline.read() }
     }
 
+    private func announceActive() {
+        guard !hasAnnouncedActive else { return }
+        hasAnnouncedActive = true
+        pipeline.fireChannelActive()
+    }
+
     private func tearDown(_ error: TunnelError?) {
-        let wasActive = hasAnnouncedActive
+        let wasActive = state.isActive
         guard state.close() else { return }
         active.store(false, ordering: .releasing)
         port = nil
@@ -189,8 +194,12 @@ public final class WireGuardChannel: Channel, ChannelCore, @unchecked Sendable {
         connecting?.fail(failure)
         closeOutputPromise?.fail(failure)
         closeOutputPromise = nil
-        if let error, wasActive { pipeline.fireErrorCaught(error) }
-        if wasActive { pipeline.fireChannelInactive() }
+        if wasActive {
+            // Closed within the promise of `connect`: handlers that were added there know it as active, and hear of its end like the others.
+            announceActive()
+            if let error { pipeline.fireErrorCaught(error) }
+            pipeline.fireChannelInactive()
+        }
         if hasAnnouncedRegistration { pipeline.fireChannelUnregistered() }
         // On the next tick: a handler may still be on the stack.
         eventLoop.execute {

@@ -187,8 +187,7 @@ public final class WireGuardDatagramChannel: Channel, ChannelCore, @unchecked Se
         openPromise = nil
         promise?.succeed(())
         guard state.isActive else { return }
-        hasAnnouncedActive = true
-        pipeline.fireChannelActive()
+        announceActive()
         readIfAutomatic()
         if state.hasFlushed { flush0() }
     }
@@ -209,8 +208,14 @@ public final class WireGuardDatagramChannel: Channel, ChannelCore, @unchecked Se
         if autoRead, state.isActive { pipeline.read() }
     }
 
+    private func announceActive() {
+        guard !hasAnnouncedActive else { return }
+        hasAnnouncedActive = true
+        pipeline.fireChannelActive()
+    }
+
     private func tearDown(_ error: TunnelError?) {
-        let wasActive = hasAnnouncedActive
+        let wasActive = state.isActive
         guard state.close() else { return }
         active.store(false, ordering: .releasing)
         ports = []
@@ -221,8 +226,12 @@ public final class WireGuardDatagramChannel: Channel, ChannelCore, @unchecked Se
         let opening = openPromise
         openPromise = nil
         opening?.fail(failure)
-        if let error, wasActive { pipeline.fireErrorCaught(error) }
-        if wasActive { pipeline.fireChannelInactive() }
+        if wasActive {
+            // Closed within the promise of `open`: handlers that were added there know it as active, and hear of its end like the others.
+            announceActive()
+            if let error { pipeline.fireErrorCaught(error) }
+            pipeline.fireChannelInactive()
+        }
         if hasAnnouncedRegistration { pipeline.fireChannelUnregistered() }
         // On the next tick: a handler may still be on the stack.
         eventLoop.execute {

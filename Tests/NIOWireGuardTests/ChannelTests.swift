@@ -17,8 +17,14 @@ import Testing
         private func note(_ event: String) { heard.withLockedValue { $0.append(event) } }
         var events: [String] { heard.withLockedValue { $0 } }
 
-        func channelRegistered(context: ChannelHandlerContext) { note("registered") }
-        func channelActive(context: ChannelHandlerContext) { note("active") }
+        func channelRegistered(context: ChannelHandlerContext) {
+            note("registered")
+            context.fireChannelRegistered()
+        }
+        func channelActive(context: ChannelHandlerContext) {
+            note("active")
+            context.fireChannelActive()
+        }
         func channelRead(context: ChannelHandlerContext, data: NIOAny) {
             note("read \(unwrapInboundIn(data).readableBytes)")
             onRead(context)
@@ -27,8 +33,14 @@ import Testing
         func channelWritabilityChanged(context: ChannelHandlerContext) { note("writable \(context.channel.isWritable)") }
         func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) { note("event \(event)") }
         func errorCaught(context: ChannelHandlerContext, error: any Error) { note("error: \(error)") }
-        func channelInactive(context: ChannelHandlerContext) { note("inactive") }
-        func channelUnregistered(context: ChannelHandlerContext) { note("unregistered") }
+        func channelInactive(context: ChannelHandlerContext) {
+            note("inactive")
+            context.fireChannelInactive()
+        }
+        func channelUnregistered(context: ChannelHandlerContext) {
+            note("unregistered")
+            context.fireChannelUnregistered()
+        }
     }
 
     /// A tunnel with one connection: `near` is the gateway's end.
@@ -191,24 +203,44 @@ import Testing
         try await pair.shutdown()
     }
 
-    @Test("a channel that is closed as soon as it connects never becomes active again")
-    func closeOnConnect() async throws {
-        let pair = try await InterfacePair()
+    @Test("a channel that is closed as soon as it connects tells every handler of its end, once", arguments: [1, 3], [false, true])
+    func closeOnConnect(threads: Int, aborts: Bool) async throws {
+        let pair = try await InterfacePair(threads: threads)
         _ = try await pair.agent.listen(port: 80) { $0.eventLoop.makeSucceededVoidFuture() }.get()
-        let recorder = Recorder()
-        let closed = pair.gateway.eventLoop.makePromise(of: Void.self)
-        let endpoint = pair.agentEndpoint
-        let channel = try await pair.gateway.connect(to: endpoint) { channel in
-            channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(recorder) }
-        }.map { channel in
-            channel.close(promise: closed)
-            return channel
+        let early = Recorder()
+        // It comes when the channel is active: all that it will ever hear is the end.
+        let late = Recorder()
+        let removed = NIOLockedValueBox(0)
+        let loop = threads > 1 ? pair.group.next() : pair.gateway.eventLoop
+        // On the loop: within the connect's promise, not behind it.
+        let channel = try await loop.flatSubmit {
+            pair.gateway.connect(to: pair.agentEndpoint, options: .patient, on: loop) { channel in
+                channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandlers(early, Leaver(removed)) }
+            }.flatMapThrowing { channel in
+                #expect(channel.isActive && !early.events.contains("active"))
+                try channel.pipeline.syncOperations.addHandlers(late, Leaver(removed))
+                if aborts {
+                    channel.triggerUserOutboundEvent(WireGuardChannel.AbortEvent(), promise: nil)
+                } else {
+                    channel.close(promise: nil)
+                }
+                #expect(!channel.isActive)
+                return channel
+            }
         }.get()
-        try await closed.futureResult.get()
-        #expect(!channel.isActive)
-        let events = recorder.events
-        #expect(events.last == "unregistered" && events.filter { $0 == "active" }.count == events.filter { $0 == "inactive" }.count)
+        try await channel.closeFuture.get()
+        #expect(early.events == ["registered", "active", "inactive", "unregistered"])
+        #expect(late.events == ["active", "inactive", "unregistered"])
+        #expect(removed.withLockedValue { $0 } == 2)
         try await pair.shutdown()
+    }
+
+    /// Counts how often a handler left its pipeline.
+    final class Leaver: ChannelInboundHandler, Sendable {
+        typealias InboundIn = ByteBuffer
+        private let removed: NIOLockedValueBox<Int>
+        init(_ removed: NIOLockedValueBox<Int>) { self.removed = removed }
+        func handlerRemoved(context: ChannelHandlerContext) { removed.withLockedValue { $0 += 1 } }
     }
 
     @Test("without auto-read a channel gives one buffer for each read, also of what came before", arguments: [1, 3])

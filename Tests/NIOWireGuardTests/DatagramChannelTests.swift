@@ -26,8 +26,14 @@ import Testing
         private func note(_ event: String) { heard.withLockedValue { $0.append(event) } }
         var events: [String] { heard.withLockedValue { $0 } }
 
-        func channelRegistered(context: ChannelHandlerContext) { note("registered") }
-        func channelActive(context: ChannelHandlerContext) { note("active") }
+        func channelRegistered(context: ChannelHandlerContext) {
+            note("registered")
+            context.fireChannelRegistered()
+        }
+        func channelActive(context: ChannelHandlerContext) {
+            note("active")
+            context.fireChannelActive()
+        }
         func channelRead(context: ChannelHandlerContext, data: NIOAny) {
             let envelope = unwrapInboundIn(data)
             note("\(envelope.remoteAddress.ipAddress ?? "") \(String(buffer: envelope.data).prefix { $0 != "." })")
@@ -41,8 +47,14 @@ import Testing
             }
         }
         func errorCaught(context: ChannelHandlerContext, error: any Error) { note("error: \(error)") }
-        func channelInactive(context: ChannelHandlerContext) { note("inactive") }
-        func channelUnregistered(context: ChannelHandlerContext) { note("unregistered") }
+        func channelInactive(context: ChannelHandlerContext) {
+            note("inactive")
+            context.fireChannelInactive()
+        }
+        func channelUnregistered(context: ChannelHandlerContext) {
+            note("unregistered")
+            context.fireChannelUnregistered()
+        }
 
         /// Returns when `event` has been heard.
         func waits(for event: String, on loop: any EventLoop) async throws {
@@ -103,6 +115,26 @@ import Testing
                 $0.eventLoop.makeSucceededVoidFuture()
             }.get()
         }
+    }
+
+    @Test("a channel that is closed as soon as it opens tells every handler of its end, once")
+    func closeOnOpen() async throws {
+        let pair = try await InterfacePair(threads: 3)
+        let (early, late) = (Recorder(), Recorder())
+        let loop = pair.group.next()
+        // On the loop: within the promise, not behind it.
+        let channel = try await loop.flatSubmit {
+            pair.gateway.bindUDP(port: 7, on: loop, initializer: Self.adding(early)).flatMapThrowing { channel in
+                #expect(channel.isActive && !early.events.contains("active"))
+                try channel.pipeline.syncOperations.addHandler(late)
+                channel.close(promise: nil)
+                return channel
+            }
+        }.get()
+        try await channel.closeFuture.get()
+        #expect(early.events == ["registered", "active", "inactive", "unregistered"])
+        #expect(late.events == ["active", "inactive", "unregistered"])
+        try await pair.shutdown()
     }
 
     @Test("10,000 small datagrams are echoed in order", arguments: [(1, IPAddress.Family.v4), (1, .v6), (4, .v4), (4, .v6)])

@@ -1,4 +1,3 @@
-import Glibc
 import NIOCore
 import NIOExtras
 import NIOWireGuard
@@ -241,13 +240,7 @@ final class RelayHalf: ChannelDuplexHandler, RemovableChannelHandler {
         context.eventLoop.assumeIsolated().scheduleTask(in: relay.patience) { self.watchOutput(left: left) }
     }
 
-    private static func reset(_ channel: any Channel) {
-        if let socket = channel as? any SocketOptionProvider {
-            socket.setSoLinger(linger(l_onoff: 1, l_linger: 0)).assumeIsolated().whenComplete { _ in channel.close(promise: nil) }
-        } else {
-            channel.triggerUserOutboundEvent(WireGuardChannel.AbortEvent(), promise: nil)
-        }
-    }
+    private static func reset(_ channel: any Channel) { ConnectionReset.send(on: channel) { channel.close(promise: nil) } }
 
     // MARK: Retirement
 

@@ -1,7 +1,7 @@
 import NIOCore
 
 /// Between a socket and its TLS handler: holds back what the last writes of a connection would flush one by one, so that the end of an
-/// answer and the `close_notify` behind it leave as one segment.
+/// answer and the `close_notify` behind it leave as one segment. It also ends a connection without a `close_notify`.
 package final class FarewellGate: ChannelOutboundHandler {
     package typealias OutboundIn = ByteBuffer
 
@@ -10,15 +10,26 @@ package final class FarewellGate: ChannelOutboundHandler {
         package init() {}
     }
 
+    /// Trigger it outbound to end the connection with a TCP reset: TLS says nothing more.
+    package struct Reset: Sendable {
+        package init() {}
+    }
+
     private var isHolding = false
 
     package init() {}
 
     package func triggerUserOutboundEvent(context: ChannelHandlerContext, event: Any, promise: EventLoopPromise<Void>?) {
-        guard event is Hold else { return context.triggerUserOutboundEvent(event, promise: promise) }
-        isHolding = true
-        promise?.succeed()
-        context.eventLoop.assumeIsolated().execute { [self] in release(context) }
+        switch event {
+        case is Hold:
+            isHolding = true
+            promise?.succeed()
+            context.eventLoop.assumeIsolated().execute { [self] in release(context) }
+        case is Reset:
+            promise?.succeed()
+            ConnectionReset.send(on: context.channel) { context.close(promise: nil) }
+        default: context.triggerUserOutboundEvent(event, promise: promise)
+        }
     }
 
     package func flush(context: ChannelHandlerContext) {

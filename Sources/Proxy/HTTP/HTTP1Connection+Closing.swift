@@ -47,6 +47,25 @@ extension HTTP1Connection {
 
     func close() {
         flush()
-        context?.close(promise: nil)
+        if endsWithConnection { reset() } else { context?.close(promise: nil) }
+    }
+
+    /// Somebody else's close: the process ends.
+    func close(context: ChannelHandlerContext, mode: CloseMode, promise: EventLoopPromise<Void>?) {
+        guard endsWithConnection, case .all = mode else { return context.close(mode: mode, promise: promise) }
+        if let promise { context.channel.closeFuture.cascade(to: promise) }
+        close()
+    }
+
+    /// A `close_notify`, or a FIN, would make half a body whole: RFC 9112 §8.
+    private func reset() {
+        endsWithConnection = false
+        guard let context else { return }
+        let promise = context.eventLoop.makePromise(of: Void.self)
+        // Without TLS there is no gate.
+        promise.futureResult.assumeIsolated().whenFailure { _ in
+            ConnectionReset.send(on: context.channel) { context.close(promise: nil) }
+        }
+        context.triggerUserOutboundEvent(FarewellGate.Reset(), promise: promise)
     }
 }

@@ -32,6 +32,8 @@ final class HTTP1Connection: ChannelDuplexHandler, RemovableChannelHandler, Cloc
     var isInputClosed = false
     var isOutputClosing = false
     var isOutputClosed = false
+    /// The body in hand has no other mark of its end than the connection's: HTTP/1.0.
+    var endsWithConnection = false
     /// Received, not yet understood.
     var pending: ByteBuffer?
     let isTLS: Bool
@@ -211,9 +213,12 @@ final class HTTP1Connection: ChannelDuplexHandler, RemovableChannelHandler, Cloc
         switch response.framing {
         case .none: length = response.statedLength
         case .length(let count): length = count
-        // HTTP/1.0 knows no chunks: the end of the connection is the end of the body.
-        case .chunked(let isRaw): if version == .http10 { keepsAlive = false } else { framing = isRaw ? .rawChunks : .chunked }
-        case .untilClose: if version == .http10 { keepsAlive = false } else { framing = .chunked }
+        // HTTP/1.0 knows no chunks.
+        case .chunked where version == .http10, .untilClose where version == .http10:
+            keepsAlive = false
+            endsWithConnection = true
+        case .chunked(let isRaw): framing = isRaw ? .rawChunks : .chunked
+        case .untilClose: framing = .chunked
         }
         writer.writeHead(
             code: response.code, reason: response.reason, section: response.section, length: length, connection: connectionField,
@@ -247,6 +252,7 @@ final class HTTP1Connection: ChannelDuplexHandler, RemovableChannelHandler, Cloc
     func sendBody(_ bytes: ByteBuffer) { writer.writeBody(bytes) { write($0) } }
 
     func sendEnd(_ trailers: FieldSection?) {
+        endsWithConnection = false
         if isRelay { closeOutput() } else { writer.writeEnd(trailers: trailers) }
     }
 

@@ -40,7 +40,8 @@ package enum HTTP2Fields {
             guard !name.isEmpty, name.utf8.allSatisfy(HeaderBytes.isToken) else { return .failure(.fieldName) }
             // RFC 9113 §8.2.3: crumbs become one field again.
             if name == "cookie" {
-                cookie = cookie.map { "\($0); \(value)" } ?? value
+                // In place: a text anew for each crumb would take the square of their number.
+                if cookie == nil { cookie = value } else { cookie?.append("; \(value)") }
                 continue
             }
             guard section.lines.count < limits.headerFieldCount else { return .failure(.tooManyFields) }

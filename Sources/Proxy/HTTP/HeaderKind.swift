@@ -63,19 +63,29 @@ package enum HeaderKind: UInt8, Sendable {
 enum HeaderTokens {
     /// Lower case, without blanks and empty members.
     static func list(_ value: String) -> [String] {
-        value.utf8.split(separator: UInt8(ascii: ",")).compactMap { part in
+        tokens(value.utf8.split(separator: UInt8(ascii: ",")))
+    }
+
+    private static func tokens(_ parts: [Substring.UTF8View]) -> [String] {
+        parts.compactMap { part in
             let token = trimmed(Substring(part))
             return token.isEmpty ? nil : token.lowercased()
         }
     }
 
-    /// The tokens of a `Connection` value. The two most frequent ones cost nothing.
-    static func connection(_ section: FieldSection, _ value: FieldSection.Span) -> [String] {
-        section.withBytes(value) { bytes in
+    /// Adds the tokens of a `Connection` value. The two most frequent ones cost nothing.
+    /// - Returns: false if there are more than ``maximumConnectionOptions``, in one field or in all.
+    static func addConnection(_ section: FieldSection, _ value: FieldSection.Span, to options: inout [String]) -> Bool {
+        let added: [String]? = section.withBytes(value) { bytes in
             if equals(bytes, "keep-alive") { return keepAlive }
             if equals(bytes, "close") { return close }
-            return list(String(decoding: bytes, as: UTF8.self))
+            let text = String(decoding: bytes, as: UTF8.self)
+            let parts = text.utf8.split(separator: UInt8(ascii: ","), maxSplits: maximumConnectionOptions)
+            return parts.count > maximumConnectionOptions ? nil : tokens(parts)
         }
+        guard let added else { return false }
+        options += added
+        return options.count <= maximumConnectionOptions
     }
 
     static func equals(_ value: UnsafeRawBufferPointer, _ lowercase: StaticString) -> Bool {
@@ -100,6 +110,8 @@ enum HeaderTokens {
         return result
     }
 
+    /// Each is compared with the name of each field; nobody has use for more than a handful.
+    static let maximumConnectionOptions = 64
     private static let keepAlive = ["keep-alive"]
     private static let close = ["close"]
 }

@@ -111,6 +111,7 @@ extension ProxyRequest {
             return
         }
         log.head(response.code)
+        if let fault = webSocketFault(response) { return reject(fault) }
         let isUpgrade = response.upgrade.map { response.section.text($0).lowercased() == outgoing?.upgrade } ?? false
         switch exchange.receiveHead(
             code: response.code, isReusable: response.keepAlive, isUpgrade: isUpgrade,
@@ -129,12 +130,20 @@ extension ProxyRequest {
         }
     }
 
+    /// What a client of RFC 8441, who sees neither key nor 101, must not take for an open WebSocket: any 2xx would be one to it.
+    private func webSocketFault(_ response: CheckedResponse) -> ResponseFault? {
+        guard let key = outgoing?.webSocketKey else { return nil }
+        switch response.code {
+        case 101:
+            let accept = response.section.value(of: "sec-websocket-accept").map { response.section.text($0) }
+            return accept == WebSocketHandshake.accept(key) ? nil : .wrongWebSocketAccept
+        case 200..<300: return .webSocketNotOpened
+        default: return nil
+        }
+    }
+
     private func beginRelay(_ response: CheckedResponse, _ client: any ClientStream) {
         let token = outgoing?.upgrade ?? ""
-        if let key = outgoing?.webSocketKey {
-            let accept = response.section.value(of: "sec-websocket-accept").map { response.section.text($0) }
-            guard accept == WebSocketHandshake.accept(key) else { return reject(.wrongWebSocketAccept) }
-        }
         outgoing = nil
         // A relay may live for days: what it keeps of its request is not to keep the whole buffer that the request came in.
         request?.section.compact()

@@ -73,9 +73,10 @@ package enum RequestRules {
             return .failure(.bad(":protocol without CONNECT"))
         }
         if kind == .trace { return .failure(RequestRefusal(status: 405, reason: "TRACE is not allowed", allow: allowed)) }
-        guard let (target, _) = requestTarget(section, path, kind, host: named), isOriginForm(target) else {
-            return .failure(.bad("bad :path"))
-        }
+        // RFC 9113 §8.3.1: the absolute form is none of HTTP/2.
+        guard section.withBytes(path, { $0.first == UInt8(ascii: "/") || $0.elementsEqual("*".utf8) }),
+            let (target, _) = requestTarget(section, path, kind, host: named)
+        else { return .failure(.bad("bad :path")) }
         request.target = target
         request.authority = named
         if request.upgrade == nil {
@@ -114,7 +115,7 @@ package enum RequestRules {
         request.section.lines.reserveCapacity(section.lines.count)
         for line in section.lines {
             switch line.kind {
-            case .other, .accept, .webSocketAccept: request.section.lines.append(line)
+            case .other, .accept: request.section.lines.append(line)
             case .host:
                 guard found.host == nil else { return .bad("more than one Host") }
                 found.host = line.value
@@ -128,7 +129,10 @@ package enum RequestRules {
                     return RequestRefusal(status: 501, reason: "only the chunked transfer coding is understood")
                 }
                 found.isChunked = true
-            case .connection: found.connection += HeaderTokens.connection(section, line.value)
+            case .connection:
+                guard HeaderTokens.addConnection(section, line.value, to: &found.connection) else {
+                    return .bad("too many options in Connection")
+                }
             case .te: if HeaderTokens.list(section.text(line.value)).contains("trailers") { request.acceptsTrailers = true }
             case .upgrade:
                 found.hasSeveralUpgrades = found.upgrade != nil
@@ -139,7 +143,9 @@ package enum RequestRules {
                 request.section.lines.append(line)
             case .webSocketKey:
                 found.hasWebSocketKey = true
-                request.section.lines.append(line)
+                if request.method != .connect { request.section.lines.append(line) }
+            // RFC 8441 §5: neither is used in HTTP/2. The key that goes on is ours.
+            case .webSocketAccept: if request.method != .connect { request.section.lines.append(line) }
             case .hopByHop, .dangerous: break
             case .forwarded:
                 if forwarded == .keep { request.section.lines.append(line) }
@@ -163,13 +169,6 @@ package enum RequestRules {
             request.expectsContinue = true
         }
         return .success(request)
-    }
-
-    private static func isOriginForm(_ target: CheckedRequest.Target) -> Bool {
-        switch target {
-        case .origin, .asterisk: true
-        case .query, .root: false
-        }
     }
 
     /// RFC 9112 §3.2: origin form, absolute form (its authority wins over Host), and `*` for OPTIONS.

@@ -29,8 +29,8 @@ package struct CheckedResponse {
 /// Why a response is not passed on; the client sees 502.
 package enum ResponseFault: Error, Equatable, Sendable {
     case malformed(HeadFault)
-    case lengthAndTransferEncoding, differingLengths, badLength, unknownTransferEncoding
-    case unaskedUpgrade, wrongWebSocketAccept, tooManyInformational, badStatus, unexpectedPart
+    case lengthAndTransferEncoding, differingLengths, badLength, unknownTransferEncoding, tooManyConnectionOptions
+    case unaskedUpgrade, wrongWebSocketAccept, webSocketNotOpened, tooManyInformational, badStatus, unexpectedPart
 
     package var reason: String {
         switch self {
@@ -39,8 +39,10 @@ package enum ResponseFault: Error, Equatable, Sendable {
         case .differingLengths: "response with more than one Content-Length"
         case .badLength: "response with a bad Content-Length"
         case .unknownTransferEncoding: "response with an unknown transfer coding"
+        case .tooManyConnectionOptions: "response with too many options in Connection"
         case .unaskedUpgrade: "response 101 that was not asked for"
         case .wrongWebSocketAccept: "response 101 with a wrong Sec-WebSocket-Accept"
+        case .webSocketNotOpened: "response 2xx where a WebSocket was asked for"
         case .tooManyInformational: "too many 1xx responses"
         case .badStatus: "response with a status that is no status"
         case .unexpectedPart: "response out of order"
@@ -75,7 +77,8 @@ package enum ResponseRules {
                     return .failure(.unknownTransferEncoding)
                 }
                 isChunked = true
-            case .connection: connection += HeaderTokens.connection(section, line.value)
+            case .connection:
+                guard HeaderTokens.addConnection(section, line.value, to: &connection) else { return .failure(.tooManyConnectionOptions) }
             case .upgrade: upgrade = line.value
             case .hopByHop, .te: break
             case .other, .accept, .host, .expect, .webSocketKey, .webSocketVersion, .webSocketAccept, .forwarded, .forwardedFor, .requestID,
@@ -92,9 +95,11 @@ package enum ResponseRules {
                 untilClose ? .untilClose : .chunked(isRaw: false)
             }
         let keepAlive = connection.contains("close") ? false : !isHTTP10 || connection.contains("keep-alive")
+        // RFC 9110 §8.6 and RFC 9112 §6.1 forbid it: the body may yet come, and would be the answer to the next request.
+        let announcesBody = code == 204 && (isChunked || length ?? 0 > 0)
         return .success(
             CheckedResponse(
-                code: code, reason: reason, framing: framing, keepAlive: keepAlive && framing != .untilClose,
+                code: code, reason: reason, framing: framing, keepAlive: keepAlive && framing != .untilClose && !announcesBody,
                 upgrade: code == 101 && connection.contains("upgrade") ? upgrade : nil,
                 section: kept, statedLength: code == 204 || code < 200 ? nil : length))
     }

@@ -95,6 +95,8 @@ final class UpstreamPool: ClockWatcher {
                 channel.closeFuture.assumeIsolated().whenComplete { [counters] _ in counters.upstreamClosed() }
                 let connection: Connection
                 do {
+                    // Nobody would tell a handler that comes now that the connection has ended.
+                    guard channel.isActive else { throw ChannelError.ioOnClosedChannel }
                     connection = try configure(channel)
                 } catch {
                     channel.close(promise: nil)

@@ -483,6 +483,8 @@ send("8.3.1", "host beside :authority, another name", refused(PROTOCOL_ERROR), w
 send("8.3.1", "user information in :authority", refused(PROTOCOL_ERROR), wrong(lambda fields: [
     (name, "a@" + value if name == ":authority" else value) for name, value in fields]))
 send("8.3.1", "a :path without a slash", refused(PROTOCOL_ERROR), right("upload"))
+send("8.3.1", "a :path in absolute form", refused(PROTOCOL_ERROR), wrong(lambda fields: [
+    (name, f"https://{fields[2][1]}/" if name == ":path" else value) for name, value in fields]))
 send("8.3.1", "a :path with a blank", refused(PROTOCOL_ERROR), right("/a b"))
 send("8.3.1", "a :path with a line end", refused(PROTOCOL_ERROR), right("/ HTTP/1.1\r\nx: y"))
 send("8.3.1", "a :path with NUL", refused(PROTOCOL_ERROR), right("/\x00"))

@@ -43,7 +43,7 @@ def take(buffer):
 class H2WebSocket:
     """One stream of a connection; `path` is an echo service."""
 
-    def __init__(self, h2, path="/websocket?room=2", more=()):
+    def __init__(self, h2, path="/websocket?room=2", more=(), status=200):
         self.h2 = h2
         self.stream = h2.next_stream
         h2.next_stream += 2
@@ -52,7 +52,7 @@ class H2WebSocket:
         fields.sort(key=lambda field: not field[0].startswith(":"))
         h2.headers(self.stream, fields, END_HEADERS)
         self.response = h2.head(self.stream)
-        check_equal(self.response.status, 200, "status of an extended CONNECT")
+        check_equal(self.response.status, status, f"status of an extended CONNECT to {path}")
 
     def send(self, opcode, payload=b""):
         self.h2.upload(self.stream, masked(opcode, payload), end=False)

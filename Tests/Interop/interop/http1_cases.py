@@ -142,6 +142,8 @@ HEADS = [
     Refused("an HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", [400, 505]),
     Refused("65 KB in one field", get(b"X-A: " + b"a" * 66_000 + b"\r\n") + SMUGGLED, 431),
     Refused("2,000 fields", get(b"".join(b"X-%d: 1\r\n" % number for number in range(2000))) + SMUGGLED, 431),
+    Refused("65 options in Connection", get(b"Connection: " + b", ".join(b"x-%d" % number for number in range(65)) + b"\r\n") + SMUGGLED, 400),
+    Refused("8,000 options in Connection", get(b"Connection: " + b"a," * 8000 + b"\r\n") + SMUGGLED, 400),
     Refused("a very long target", get(target=b"/" + b"a" * 70_000) + SMUGGLED, 414),
 ]
 
@@ -273,6 +275,7 @@ FAULTS = {
     "/status-999999": (b"HTTP/1.1 999999 What\r\n" + BODY, False),
     "/status-word": (b"HTTP/1.1 two OK\r\n" + BODY, False),
     "/version-2": (b"HTTP/2.0 200 OK\r\n" + BODY, False),
+    "/many-connection-options": (OK + b"Connection: " + b"a," * 8000 + b"\r\n" + BODY, False),
     "/17-informational": (HINT * 17 + OK + BODY, False),
 }
 

@@ -30,6 +30,9 @@ class Wire:
     def __init__(self, edge, domain, timeout=8, source=None, alpn=()):
         self.connection = edge.open_tls(domain, timeout, alpn, source)
         self.buffer = b""
+        # Whether it ended otherwise than in order: by a reset, or without TLS saying so.
+        self.broken = False
+        self.connection.suppress_ragged_eofs = False
 
     def __enter__(self):
         return self
@@ -52,7 +55,7 @@ class Wire:
         try:
             piece = self.connection.recv(65536)
         except (ConnectionError, ssl.SSLError):
-            piece = b""
+            piece, self.broken = b"", True
         if not piece:
             raise Ended(f"after {self.buffer[:200]!r}")
         self.buffer += piece

@@ -161,7 +161,8 @@ class SUITE(Suite):
         before = len(self.recorder.requests)
         with H2(self.edge, RAW) as h2:
             h2.ready()
-            socket = H2WebSocket(h2, more=[("sec-websocket-protocol", "chat"), ("origin", f"https://{RAW}")])
+            socket = H2WebSocket(h2, more=[
+                ("sec-websocket-protocol", "chat"), ("origin", f"https://{RAW}"), ("sec-websocket-key", "bWluZQ=="), ("sec-websocket-accept", "mine")])
             check(socket.response.get("sec-websocket-accept") is None, f"fields {socket.response.fields}")
             h2.data(socket.stream, b"\x81\x00")
             h2.until(lambda: len(socket.response.body) == 2, "the raw echo")
@@ -174,6 +175,19 @@ class SUITE(Suite):
             check_equal(seen.get(name), value, name)
         check(re.fullmatch(r"[A-Za-z0-9+/]{22}==", seen.get("sec-websocket-key") or ""), f"Sec-WebSocket-Key: {seen.get('sec-websocket-key')}")
         check(seen.get("content-length") is None and seen.get("transfer-encoding") is None, f"framing: {seen.head}")
+        check(seen.get("sec-websocket-accept") is None, f"Sec-WebSocket-Accept: {seen.head}")
+
+    @test
+    def what_a_web_service_answers_instead_of_a_websocket(self):
+        """A 2xx, or a 101 with a wrong accept, must not look like an open WebSocket."""
+        switching = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        self.recorder.answers |= {
+            "/no-accept": (switching + b"\r\n", True), "/wrong-accept": (switching + b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n", True),
+            "/not-found": b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno", "/moved": b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n"}
+        for path, status in (("/ordinary", 502), ("/no-accept", 502), ("/wrong-accept", 502), ("/not-found", 404), ("/moved", 302)):
+            with H2(self.edge, RAW) as h2:
+                h2.ready()
+                H2WebSocket(h2, path, status=status)
 
     @test
     def a_reset_websocket_ends_at_the_web_service(self):

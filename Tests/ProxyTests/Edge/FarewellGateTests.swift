@@ -43,6 +43,23 @@ import Testing
         #expect(try sent(channel) == "c")
     }
 
+    @Test("a reset goes past whoever would say farewell first")
+    func reset() throws {
+        let channel = try channel()
+        final class Farewell: ChannelOutboundHandler {
+            typealias OutboundIn = ByteBuffer
+            typealias OutboundOut = ByteBuffer
+            func close(context: ChannelHandlerContext, mode: CloseMode, promise: EventLoopPromise<Void>?) {
+                context.writeAndFlush(wrapOutboundOut(ByteBuffer(string: "bye")), promise: nil)
+                context.close(mode: mode, promise: promise)
+            }
+        }
+        try channel.pipeline.syncOperations.addHandler(Farewell())
+        channel.triggerUserOutboundEvent(FarewellGate.Reset(), promise: nil)
+        #expect(!channel.isActive)
+        #expect(try sent(channel) == "")
+    }
+
     @Test("other events pass, and a channel that is gone meanwhile does no harm")
     func others() throws {
         let channel = try channel()

@@ -29,7 +29,7 @@ final class EmbeddedProxy {
 
     init(
         mode: ProxyMode = .gateway, router: (any RequestRouter)? = nil, limits: ProxyLimits = ProxyLimits(),
-        scheme: ClientIdentity.Scheme = .https, coverage: (any HostCoverage)? = nil,
+        scheme: ClientIdentity.Scheme = .https, speaks: ProxyService.ClientProtocol = .http1, coverage: (any HostCoverage)? = nil,
         challenges: (any ChallengeResponder)? = nil, logger: Logger = .silent
     ) throws {
         let dialer = EmbeddedDialer()
@@ -41,7 +41,7 @@ final class EmbeddedProxy {
         client = EmbeddedChannel(loop: loop)
         client.remoteAddress = try SocketAddress(ipAddress: "198.51.100.9", port: 51_234)
         try client.pipeline.syncOperations.addHandler(clientReads)
-        try service.configure(client, scheme: scheme, coverage: coverage)
+        try service.configure(client, scheme: scheme, speaks: speaks, coverage: coverage)
         client.connect(to: try SocketAddress(ipAddress: "192.0.2.1", port: 443), promise: nil)
     }
 
@@ -55,10 +55,12 @@ final class EmbeddedProxy {
     func upstream() throws -> EmbeddedChannel { try #require(dialer.channels.last) }
 
     /// The connect that was left open succeeds.
-    func completeConnect() throws {
+    func completeConnect(_ prepare: (any Channel) -> Void = { _ in }) throws {
         let promise = try #require(dialer.pending.last)
         dialer.pending.removeLast()
-        promise.succeed(dialer.makeChannel(loop))
+        let channel = dialer.makeChannel(loop)
+        prepare(channel)
+        promise.succeed(channel)
     }
 
     func send(_ text: String) throws { _ = try client.writeInbound(ByteBuffer(string: text)) }

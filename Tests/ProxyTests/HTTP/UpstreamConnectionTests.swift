@@ -25,6 +25,23 @@ import Testing
         #expect(try secondRequest(after: response, to: method, later: "HTTP/1.1 200") == 2)
     }
 
+    @Test(
+        "a 204 that speaks of a body costs its connection: the body may yet come",
+        arguments: [("Content-Length: 2", 2), ("Transfer-Encoding: chunked", 2), ("Content-Length: 0", 1)])
+    func bodyOf204(_ field: String, _ connections: Int) throws {
+        #expect(try secondRequest(after: "HTTP/1.1 204 No Content\r\n\(field)\r\n\r\n", to: "GET") == connections)
+        #expect(try secondRequest(after: "HTTP/1.1 204 No Content\r\n\(field)\r\n\r\n", to: "HEAD") == connections)
+    }
+
+    @Test("a connection that has ended by the time it is there fails the request at once")
+    func endedAtOnce() throws {
+        let proxy = try EmbeddedProxy()
+        proxy.answerConnects(.wait)
+        try proxy.send("GET / HTTP/1.1\r\nHost: app.example.com\r\n\r\n")
+        try proxy.completeConnect { $0.close(promise: nil) }
+        #expect(try proxy.received().hasPrefix("HTTP/1.1 502 "))
+    }
+
     @Test("half a head that comes while the connection waits ends it, also behind a body of known length")
     func whileIdle() throws {
         #expect(try secondRequest(after: "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na", to: "GET") == 1)
