@@ -113,10 +113,7 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
         case .data(let content):
             guard case .byteBuffer(let bytes) = content.data else { return }
             let padding = content.paddingBytes.map { $0 + 1 } ?? 0
-            let stream = streams[frame.streamID]
-            // What nobody takes any more is given back to the window at once.
-            if stream == nil || padding > 0 { consumed(connection: stream == nil ? bytes.readableBytes + padding : padding) }
-            stream?.receive(bytes, padding: padding, endStream: content.endStream)
+            streams[frame.streamID]?.receive(bytes, padding: padding, endStream: content.endStream)
         case .settings(.settings(let settings)):
             for setting in settings where setting.parameter == .maxFrameSize { frameSize = setting.value }
             begin()
@@ -158,6 +155,10 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         switch event {
         case let closed as StreamClosedEvent: streamClosed(closed.streamID)
+        case let window as NIOHTTP2WindowUpdatedEvent where window.streamID == .rootStream:
+            // Of every byte, also of those for streams that are no more, and after it has been passed on.
+            credit = service.limits.connectionWindow - (window.inboundWindowSize ?? service.limits.connectionWindow)
+            giveCredit()
         case is ChannelShouldQuiesceEvent: leave()
         case ChannelEvent.inputClosed: close()
         default: break
@@ -201,12 +202,7 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
     }
 
     /// Bytes came that a stream keeps for now.
-    func hold(_ count: Int) {
-        held += count
-        // One slow body must not stop the others: the window is kept open for them until too much is held.
-        credit += count
-        giveCredit()
-    }
+    func hold(_ count: Int) { held += count }
 
     /// Bytes that a stream kept have gone on.
     func released(_ count: Int) {
@@ -214,16 +210,14 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
         giveCredit()
     }
 
-    func consumed(connection count: Int) {
-        credit += count
-        giveCredit()
-    }
-
+    /// One slow body must not stop the others: the window is kept open for them until too much is held.
     private func giveCredit() {
+        guard hasBegun else { return }
         // Where many share the connection, bodies that nobody takes are bounded by their streams' windows alone.
         guard credit > service.limits.connectionWindow / 4, isShared || held < service.limits.connectionWindow else { return }
-        write(.rootStream, .windowUpdate(windowSizeIncrement: credit))
+        let increment = credit
         credit = 0
+        write(.rootStream, .windowUpdate(windowSizeIncrement: increment))
         flushSoon()
     }
 

@@ -218,8 +218,10 @@ final class HTTP2ServerStream: ClientStream {
             heldHead = nil
             connection.write(id, .headers(.init(headers: head)))
         }
-        guard let data = heldData else { return }
+        guard var data = heldData else { return }
         heldData = nil
+        // What waits for the client's window is not to keep the whole of what was read with it.
+        if buffered >= HTTP2Window.uncounted, data.storageCapacity > 2 * data.readableBytes { data = ByteBuffer(data.readableBytesView) }
         let count = data.readableBytes
         sent += count
         let payload = HTTP2Frame.FramePayload.data(.init(data: .byteBuffer(data), endStream: endStream))

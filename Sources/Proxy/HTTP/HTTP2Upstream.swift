@@ -32,7 +32,6 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
     private var hasBegun = false
     private var isClosed = false
     private var isFlushDue = false
-    private var credit = 0
     private var lastError: (any Error)?
     private(set) var deadline = NIODeadline.distantFuture
 
@@ -160,13 +159,6 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
         case .data(let content):
             guard case .byteBuffer(let bytes) = content.data else { return }
             let padding = content.paddingBytes.map { $0 + 1 } ?? 0
-            // One stream that nobody reads must not stop the others: a stream's own window bounds what it keeps.
-            credit += bytes.readableBytes + padding
-            if credit > limits.connectionWindow / 4 {
-                write(.rootStream, .windowUpdate(windowSizeIncrement: credit))
-                credit = 0
-                flush()
-            }
             streams[frame.streamID]?.receive(bytes, padding: padding, endStream: content.endStream)
         case .settings(.settings(let settings)):
             if !hasBegun {
@@ -209,10 +201,19 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
                 stream.closed(closed.reason)
                 settle()
             }
+        case let window as NIOHTTP2WindowUpdatedEvent where window.streamID == .rootStream: giveCredit(window.inboundWindowSize)
         case ChannelEvent.inputClosed: context.close(promise: nil)
         default: break
         }
         context.fireUserInboundEventTriggered(event)
+    }
+
+    /// One stream that nobody reads must not stop the others: a stream's own window bounds what it keeps. NIO's handler tells of every
+    /// byte, also of those for streams that are no more, and after it has passed them on.
+    private func giveCredit(_ size: Int?) {
+        guard hasBegun, let size, limits.connectionWindow - size > limits.connectionWindow / 4 else { return }
+        write(.rootStream, .windowUpdate(windowSizeIncrement: limits.connectionWindow - size))
+        flush()
     }
 
     func channelWritabilityChanged(context: ChannelHandlerContext) {

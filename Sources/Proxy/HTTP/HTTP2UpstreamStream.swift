@@ -18,6 +18,8 @@ final class HTTP2UpstreamStream: UpstreamStream {
     /// Received while the client takes nothing.
     private var heldBack = 0
     private var window: Int
+    /// Given back since the window grew.
+    private var taken = 0
 
     init(connection: HTTP2Upstream, isReused: Bool) {
         self.connection = connection
@@ -188,8 +190,14 @@ final class HTTP2UpstreamStream: UpstreamStream {
 
     private func giveBack() {
         guard let id, !isClosed, !isInputEnded, heldBack >= window / 4 else { return }
-        let growth = connection.grow(by: min(window, connection.limits.streamWindow - window))
-        window += growth
+        taken += heldBack
+        var growth = 0
+        // What a client's buffer takes is not taken yet: it grows where more has gone than fits there.
+        if taken >= 2 * window {
+            taken = 0
+            growth = connection.grow(by: min(window, connection.limits.streamWindow - window))
+            window += growth
+        }
         connection.write(id, .windowUpdate(windowSizeIncrement: heldBack + growth))
         connection.flush()
         heldBack = 0
