@@ -376,6 +376,31 @@ class SUITE(Suite):
             websocket.close()
 
     @test
+    def a_file_that_does_not_answer_keeps_nothing_up(self):
+        """A pipe that nobody writes into: requests are served, after 10 s the reload ends, and SIGTERM is obeyed at once."""
+        self.start_again()
+        process, text = self.gateway.process, self.chain.gateway_text()
+        pipe = os.path.join(self.chain.directory, "silent.conf")
+        os.mkfifo(pipe)
+        self.lab.own(pipe, 0o600)
+        self.chain.write("gateway.toml", text.replace('"gateway.conf"', '"silent.conf"'))
+        try:
+            before = len(process.output())
+            self.reload()
+            check_equal(self.edge.status_of(APP), 200, "status during the reload")
+            wait_until(lambda: "is not reloaded" in process.output()[before:], 20, "the reload ends")
+            check("silent.conf has not ended within 10 s" in process.output()[before:], "the file is not named")
+            self.reload()
+            check_equal(self.edge.status_of(APP), 200, "status during the second reload")
+            process.expected_to_run = False
+            process.send_signal(signal.SIGTERM)
+            start = time.monotonic()
+            check_equal(process.wait(10), 0, "exit code")
+            check(time.monotonic() - start < 5, f"the gateway took {time.monotonic() - start:.1f} s")
+        finally:
+            self.chain.write("gateway.toml", text)
+
+    @test
     def a_second_signal_ends_at_once(self):
         self.start_again()
         process = self.gateway.process

@@ -1,0 +1,34 @@
+/// Takes over what has changed in the configuration of a running agent, and nothing else. A configuration that cannot be used changes
+/// nothing.
+actor AgentReload {
+    private let reload: Reload<AgentConfiguration>
+    private let started: AgentConfiguration
+    private var current: AgentConfiguration
+    private let running: RunningInterface
+    private let front: AgentFront
+
+    init(
+        _ configuration: AgentConfiguration, load: @escaping Reload<AgentConfiguration>.Load, running: RunningInterface, front: AgentFront
+    ) {
+        reload = Reload(load: load, logger: running.logger)
+        started = configuration
+        current = configuration
+        self.running = running
+        self.front = front
+    }
+
+    func run() async {
+        guard let new = await BlockingWork.run({ [reload] in reload.read() }), !Task.isCancelled else { return }
+        let peers = PeerChanges(
+            from: AgentNode.withKeepalive(current.interface).peers, to: AgentNode.withKeepalive(new.interface).peers)
+        do {
+            try await running.apply(peers)
+        } catch {
+            return reload.keep("\(error)")
+        }
+        var changes = ["\(front.update(new.targets, within: AgentNode.drainLimit))"]
+        if !peers.isEmpty { changes.append("\(peers)") }
+        current = new
+        reload.finish(changes, fixed: FixedSettings.differences(started, new))
+    }
+}
