@@ -245,6 +245,39 @@ class SUITE(Suite):
                 raw, server_hostname=APP) as connection:
             return connection.getpeercert(binary_form=True)
 
+    def read(self, name):
+        with open(os.path.join(self.chain.directory, name)) as file:
+            return file.read()
+
+    def reload_and_read(self, words):
+        """Lines of the log since the reload, when one has the words."""
+        before = len(self.gateway.process.output())
+        self.reload()
+        return wait_until(
+            lambda: [line for line in self.gateway.process.output()[before:].splitlines() if words in line], 20, f"the log says {words!r}")
+
+    @test
+    def an_address_that_changed_in_the_file_cuts_nothing_off(self):
+        """It counts from the next start on: routes of before, new ones and added ones go on over the interface's own."""
+        before, fourth = self.read("gateway.conf"), "fourth.example.com"
+        address = re.search(r"Address = ([0-9.]+)/24", before)[1]
+        try:
+            self.chain.write("gateway.conf", before.replace(f"Address = {address}/24", "Address = 10.1.0.200/24"))
+            self.chain.routes = [{"domain": APP}, {"domain": SECOND}, {"domain": THIRD}]
+            self.chain.write_gateway()
+            said = self.reload_and_read("These settings change at the next start only")
+            check("WireGuard's addresses" in said[0], said)
+            wait_until_served(self.edge, THIRD, 10)
+            check_equal([self.edge.status_of(domain) for domain in (APP, SECOND)], [200, 200], "status of the other routes")
+            result = self.program.run(self.lab, route_add(self.gateway.state, fourth, "10.1.0.2"))
+            check_equal(result.returncode, 0, f"exit code of route add ({result.stderr.strip()})")
+            wait_until_served(self.edge, fourth, 5)
+            self.program.run(self.lab, route_remove(self.gateway.state, fourth))
+        finally:
+            self.chain.write("gateway.conf", before)
+            self.set_routes({"domain": APP}, {"domain": SECOND})
+        wait_until(lambda: self.status_of(THIRD) == 404, 10, "it is as before")
+
     # Routes by command
 
     @test
