@@ -18,7 +18,10 @@ actor AgentReload {
     }
 
     func run() async {
-        guard let new = await BlockingWork.run({ [reload] in reload.read() }), !Task.isCancelled else { return }
+        guard var new = await BlockingWork.run({ [reload] in reload.read() }), !Task.isCancelled else { return }
+        let kept: String?
+        (new.interface, kept) = new.interface.adapted(
+            to: started.interface, current: current.interface, key: running.interface.publicKey)
         let peers = PeerChanges(
             from: AgentNode.withKeepalive(current.interface).peers, to: AgentNode.withKeepalive(new.interface).peers)
         do {
@@ -29,6 +32,7 @@ actor AgentReload {
         var changes = ["\(front.update(new.targets, within: AgentNode.drainLimit))"]
         if !peers.isEmpty { changes.append("\(peers)") }
         current = new
+        reload.tell(kept.map { [$0] } ?? [])
         reload.finish(changes, fixed: FixedSettings.differences(started, new))
     }
 }

@@ -25,7 +25,8 @@ actor GatewayReload {
 
     func run() async {
         front.reopenAccessLog()
-        guard let new = await BlockingWork.run({ [reload] in reload.read() }), !Task.isCancelled else { return }
+        guard let read = await BlockingWork.run({ [reload] in reload.read() }), !Task.isCancelled else { return }
+        let (new, kept) = read.adapted(to: started, current: current, key: running.interface.publicKey)
         do {
             try await front.routes.prepare(new)
         } catch {
@@ -51,6 +52,7 @@ actor GatewayReload {
             changes.append("connection limits changed")
         }
         current = new
+        reload.tell(kept)
         reload.finish(changes, fixed: FixedSettings.differences(started, new))
     }
 }

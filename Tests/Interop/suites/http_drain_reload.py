@@ -278,6 +278,25 @@ class SUITE(Suite):
             self.set_routes({"domain": APP}, {"domain": SECOND})
         wait_until(lambda: self.status_of(THIRD) == 404, 10, "it is as before")
 
+    @test
+    def a_private_key_that_changed_in_the_file_changes_no_peers(self):
+        before, key = self.read("gateway.conf"), "GPkx7kUkGKRoyXUFV3PHl2T2ZVkKYzZiuOZJwLTXQXE="
+        known = [peer["publicKey"] for peer in self.gateway.status()["peers"]]
+        other = re.sub(r"PrivateKey = .*", f"PrivateKey = {key}", re.sub(r"PublicKey = .*", "PublicKey = AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", before))
+        websocket = WireWebSocket(self.edge, APP)
+        try:
+            self.chain.write("gateway.conf", other)
+            said = self.reload_and_read("another private key")
+            check("restart" in said[0], said)
+            check_equal([peer["publicKey"] for peer in self.gateway.status()["peers"]], known, "peers")
+            websocket.send(TEXT, b"still here")
+            check_equal(websocket.receive(), (TEXT, b"still here"), "echo")
+            check_equal(self.edge.status_of(APP), 200, "status")
+        finally:
+            self.chain.write("gateway.conf", before)
+            websocket.close()
+        self.reload_and_read("Configuration reloaded")
+
     # Routes by command
 
     @test

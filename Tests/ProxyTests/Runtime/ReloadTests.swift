@@ -66,6 +66,27 @@ import WGUserspace
             ])
     }
 
+    @Test("a file with another private key changes no peers; one with the key of before, or of now, does")
+    func privateKey() throws {
+        let started = try gateway("")
+        let key = started.interface.privateKey.key.publicKey
+        let morePeers = Fixture.gatewayFile + "\n[Peer]\nPublicKey = \(Fixture.presharedKey)\nAllowedIPs = 10.1.0.77/32\n"
+        let other = try gateway("", wg: morePeers.replacing("PrivateKey = \(Fixture.gatewayKey)", with: "PrivateKey = \(Fixture.agentKey)"))
+        let (kept, told) = other.adapted(to: started, current: started, key: key)
+        #expect(PeerChanges(from: started.interface.peers, to: kept.interface.peers).isEmpty)
+        #expect(
+            told == ["The file has another private key than the running interface: key and peers stay as they are; restart to change both"])
+        #expect(FixedSettings.differences(started, kept) == ["WireGuard's private key"])
+        #expect(logged((started, ConfigurationReport())) { $0.tell(told) } == ["warning \(told[0]) []"])
+        // `wg set` has given the interface the other key meanwhile.
+        for (new, key) in [(other, other.interface.privateKey.key.publicKey), (try gateway("", wg: morePeers), key)] {
+            let (taken, told) = new.adapted(to: started, current: started, key: key)
+            #expect(taken.interface.peers.count == 2 && told.isEmpty)
+        }
+        let (again, _) = try gateway("", wg: morePeers).adapted(to: started, current: kept, key: other.interface.privateKey.key.publicKey)
+        #expect(again.interface.peers.count == 2)
+    }
+
     private func peer(_ key: String, _ allowed: [String], endpoint: String? = nil, preshared: String? = nil) throws -> WGQuickFile.Peer {
         var stored: StoredPresharedKey?
         if let preshared, let key = PresharedKey(base64: preshared) { stored = StoredPresharedKey(key) }
