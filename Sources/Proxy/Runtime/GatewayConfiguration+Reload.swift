@@ -15,7 +15,25 @@ extension GatewayConfiguration {
         let reason: String?
         (result.interface, reason) = interface.adapted(to: started.interface, current: current.interface, key: key)
         if let reason { kept.append(reason) }
+        if acme != nil, started.acme == nil, !current.certificates.isEmpty {
+            let rest = certificatesToKeep(of: current.certificates)
+            result.certificates += rest
+            if !rest.isEmpty {
+                kept.append(
+                    "ACME begins at the next start only; until then the certificate files of before are served: restart the gateway")
+            }
+        }
         return (result, kept)
+    }
+
+    /// Those that nothing takes the place of. Of a pair with domains, the domains that no other pair is for now.
+    private func certificatesToKeep(of current: [CertificateFiles]) -> [CertificateFiles] {
+        let named = Set(certificates.flatMap(\.domains))
+        return current.filter { !certificates.contains($0) }.compactMap { pair in
+            var rest = pair
+            rest.domains.removeAll { named.contains($0) }
+            return rest.domains.isEmpty && !pair.domains.isEmpty ? nil : rest
+        }
     }
 }
 

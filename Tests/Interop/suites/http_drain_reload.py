@@ -297,6 +297,28 @@ class SUITE(Suite):
             websocket.close()
         self.reload_and_read("Configuration reloaded")
 
+    @test
+    def files_are_served_until_the_start_that_begins_acme(self):
+        directory = self.lab.private_directory("to-acme")
+        path, key = os.path.join(directory, "site.pem"), os.path.join(directory, "site.key")
+        self.make_certificate(path, key, "site")
+        text = self.chain.gateway_text()
+        edge = Edge(self.edge.https_port, self.edge.http_port, path)
+        try:
+            self.chain.write("gateway.toml", text + f'[[certificate]]\ncert = "{path}"\nkey = "{key}"\n')
+            self.reload_and_read("Configuration reloaded")
+            certificate = self.shown(edge)
+            check_equal(edge.status_of(APP), 200, "status with the file")
+            self.chain.write("gateway.toml", text + '[acme]\nemail = "me@example.org"\n')
+            said = self.reload_and_read("ACME begins at the next start only")
+            check("restart" in said[0], said)
+            check_equal(self.shown(edge), certificate, "the certificate")
+            check_equal(edge.status_of(APP), 200, "status")
+        finally:
+            self.chain.write("gateway.toml", text)
+            self.reload()
+        wait_until_served(self.edge, APP, 10)
+
     # Routes by command
 
     @test

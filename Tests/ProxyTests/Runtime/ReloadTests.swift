@@ -87,6 +87,35 @@ import WGUserspace
         #expect(again.interface.peers.count == 2)
     }
 
+    @Test("files that are to give way to ACME are served until the next start, which begins it")
+    func filesToACME() throws {
+        func files(_ domains: [String], _ name: String) -> CertificateFiles {
+            CertificateFiles(domains: domains, certificateFile: name + ".pem", keyFile: name + ".key")
+        }
+        func adapted(_ old: [CertificateFiles], _ new: [CertificateFiles], acme: Bool = true, hadACME: Bool = false) throws -> (
+            certificates: [CertificateFiles], kept: [String]
+        ) {
+            let on = "[acme]\nemail = \"me@example.org\"\n"
+            var (started, configuration) = (try gateway(hadACME ? on : ""), try gateway(acme ? on : ""))
+            (started.certificates, configuration.certificates) = (old, new)
+            let result = configuration.adapted(
+                to: started, current: started, key: started.interface.privateKey.key.publicKey)
+            return (result.configuration.certificates, result.kept)
+        }
+        let (a, all, ab) = (files(["a.test"], "a"), files([], "all"), files(["a.test", "b.test"], "ab"))
+        let moved = try adapted([a, all], [])
+        #expect(moved.certificates == [a, all])
+        #expect(
+            moved.kept == ["ACME begins at the next start only; until then the certificate files of before are served: restart the gateway"]
+        )
+        #expect(try adapted([ab, all], [a]).certificates == [a, files(["b.test"], "ab"), all])
+        #expect(try adapted([a], [files(["a.test"], "new")]) == ([files(["a.test"], "new")], []))
+        #expect(try adapted([a], [a]) == ([a], []))
+        #expect(try adapted([], []) == ([], []))
+        #expect(try adapted([a], [], acme: false) == ([], []))
+        #expect(try adapted([a], [], hadACME: true) == ([], []))
+    }
+
     private func peer(_ key: String, _ allowed: [String], endpoint: String? = nil, preshared: String? = nil) throws -> WGQuickFile.Peer {
         var stored: StoredPresharedKey?
         if let preshared, let key = PresharedKey(base64: preshared) { stored = StoredPresharedKey(key) }
