@@ -61,6 +61,9 @@ import Testing
         let one = try #require(load(flags, files: files).acme)
         #expect(one.email.isEmpty && one.authorities[0].trustFile == "/ca.pem" && one.authorities[0].externalAccount?.keyID == "kid")
         #expect(one.authorities[0].rehearsal == nil)
+        #expect(one == load(flags, files: files).acme)
+        // A reload tells of a new key, too.
+        #expect(one != load(flags, files: files.merging(["eab": "YW5vdGhlci1obWFjLWtleQ"]) { $1 }).acme)
         for file in ["/none.pem", "/missing.pem"] {
             #expect(load(["acme-directory": ["https://ca.example.com/dir"], "acme-ca-file": [file]], files: files).faults.count == 1)
         }
