@@ -92,6 +92,42 @@ import Testing
         }
     }
 
+    @Test("staging is Let's Encrypt's, by its name too; beside another directory it is a fault")
+    func staging() throws {
+        let directory = "https://acme-staging-v02.api.letsencrypt.org/directory"
+        for toml in [
+            "directory = 'letsencrypt'", "directory = 'letsencrypt-staging'", "email = 'a@b.c'", "[[acme.ca]]\ndirectory = 'letsencrypt'",
+        ] {
+            let acme = try #require(load(toml: "[acme]\nstaging = true\n\(toml)\n").acme, "\(toml)")
+            #expect(acme.authorities.map(\.directory.text) == [directory], "\(toml)")
+            #expect(acme.authorities[0].rehearsal == nil)
+        }
+        #expect(load(["acme-directory": ["letsencrypt"], "acme-staging": ["true"]]).acme?.authorities.map(\.directory.text) == [directory])
+        for toml in ["directory = 'https://ca.example.com/dir'", "directory = ['letsencrypt', 'https://ca.example.com/dir']"] {
+            #expect(
+                load(toml: "[acme]\nstaging = true\n\(toml)\n").faults == [
+                    "gateway.toml:8:11: staging: is for letsencrypt alone, and another directory is given; write that CA's staging directory as directory, and no staging"
+                ])
+            #expect(load(toml: "[acme]\nstaging = false\n\(toml)\n").faults == [])
+        }
+        #expect(load(toml: "[acme]\nstaging = 1\nemail = 'a@b.c'\n").faults.count == 1)
+        #expect(load(environment: ["ACME_STAGING": "perhaps"]).faults == [])
+    }
+
+    @Test("what belongs into the tables of several authorities is a fault beside them")
+    func besideAuthorities() {
+        let files = ["eab": "c2VjcmV0LWhtYWMta2V5", "/ca.pem": "none"]
+        for key in [
+            "directory = 'letsencrypt'", "staging-directory = 'https://a.test/'", "ca-file = '/ca.pem'", "eab-key-id = 'k'",
+            "eab-key-file = 'eab'",
+        ] {
+            let faults = load(toml: "[acme]\n\(key)\n[[acme.ca]]\ndirectory = 'letsencrypt'\n", files: files).faults
+            #expect(
+                faults.count == 1 && faults[0].contains("gateway.toml:8:1: ") && faults[0].contains(": stands beside [[acme.ca]]; "),
+                "\(faults)")
+        }
+    }
+
     @Test("challenges in order; unknown ones and those that nobody can answer are faults")
     func challenges() throws {
         #expect(try #require(load(["acme-email": ["a@b.c"], "acme-challenges": ["http-01"]]).acme).challenges == [.http01])
