@@ -128,6 +128,16 @@ import Testing
         }
     }
 
+    @Test("a password in a directory's URL is not repeated")
+    func password() {
+        for url in [
+            "https://me:sEcReT@ca.example.com/dir?t=sEcReT", "https://me:sEc ReT^sEcReT@ca.example.com/dir", "me:sEcReT@ca.example.com",
+        ] {
+            let faults = load(["acme-directory": [url]]).faults
+            #expect(faults.count == 1 && faults[0].contains("@ca.example.com") && !faults[0].contains("ReT"), "\(faults)")
+        }
+    }
+
     @Test("challenges in order; unknown ones and those that nobody can answer are faults")
     func challenges() throws {
         #expect(try #require(load(["acme-email": ["a@b.c"], "acme-challenges": ["http-01"]]).acme).challenges == [.http01])
