@@ -273,22 +273,7 @@ struct CertsTrustCommand: AsyncParsableCommand {
             throw CommandFailure(
                 "\(LogText.escape(path)) is not there: no gateway without certificates of its own has run with this state directory")
         }
-        print(
-            """
-            The internal CA's root is \(LogText.escape(path)).
-            Trust it on machines that you test from, and nowhere else:
-
-              curl                 curl --cacert \(path) https://app.example.com/
-              Debian, Ubuntu       sudo cp \(path) /usr/local/share/ca-certificates/kakuremichi.crt && sudo update-ca-certificates
-              Fedora               sudo cp \(path) /etc/pki/ca-trust/source/anchors/ && sudo update-ca-trust
-              macOS                sudo security add-trusted-cert -d -r trustRoot -k /Library/Keychains/System.keychain \(path)
-              Windows              certutil -addstore -f Root internal-ca.pem
-              Firefox              Settings, Certificates, View Certificates, Authorities, Import
-              Chromium on Linux    certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n kakuremichi -i \(path)
-              Node.js              NODE_EXTRA_CA_CERTS=\(path)
-
-            It is made anew when a domain is added that it may not vouch for; trust the new file then.
-            """)
+        print(ShellText.trust(path))
     }
 }
 

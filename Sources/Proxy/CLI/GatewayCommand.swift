@@ -134,7 +134,9 @@ struct GatewayCommand: AsyncParsableCommand {
         let configuration = try Startup.accept(loaded, report, isCheck: check) { $0.summary }
         guard !check else { return }
         try await Startup.run(configuration.common) {
-            try await GatewayNode.run(configuration, warnings: report.warnings) { GatewayConfiguration.load(input) }
+            try await GatewayNode.run(configuration, warnings: report.warnings) {
+                GatewayConfiguration.load(input, over: configuration.interface.addresses)
+            }
         }
     }
 }

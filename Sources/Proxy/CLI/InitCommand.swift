@@ -32,22 +32,46 @@ struct InitCommand: ParsableCommand {
         }
         try SystemFiles.createDirectory(out)
         let paths = try TunnelFiles(endpoint: endpoint, random: Startup.random).write(to: out)
-        print(
-            """
-            Wrote \(paths.gateway) and \(paths.agent). They hold private keys.
-
-            On the gateway, which \(name) must point to:
-              kakuremichi gateway --wg \(ShellText.quoted(paths.gateway)) --route \(name)=\(TunnelFiles.agentAddress)
-
-            On the agent's machine, with agent.conf copied there and your web server's address as the target:
-              kakuremichi agent --wg \(ShellText.quoted(paths.agent)) --target 127.0.0.1:8080
-            """)
+        print(ShellText.start(domain: name, gateway: paths.gateway, agent: paths.agent))
     }
 }
 
 /// Words for a shell command line.
-enum ShellText {
-    static func quoted(_ word: String) -> String {
+package enum ShellText {
+    /// What `init` says of the files that it wrote.
+    package static func start(domain: String, gateway: String, agent: String) -> String {
+        """
+        Wrote \(gateway) and \(agent). They hold private keys.
+
+        On the gateway, which \(domain) must point to:
+          kakuremichi gateway --wg \(quoted(gateway)) --route \(quoted(domain))=\(TunnelFiles.agentAddress)
+
+        On the agent's machine, with agent.conf copied there and your web server's address as the target:
+          kakuremichi agent --wg \(quoted(agent)) --target 127.0.0.1:8080
+        """
+    }
+
+    /// What `certs trust` says of the root.
+    package static func trust(_ path: String) -> String {
+        let file = quoted(path)
+        return """
+            The internal CA's root is \(LogText.escape(path)).
+            Trust it on machines that you test from, and nowhere else:
+
+              curl                 curl --cacert \(file) https://app.example.com/
+              Debian, Ubuntu       sudo cp \(file) /usr/local/share/ca-certificates/kakuremichi.crt && sudo update-ca-certificates
+              Fedora               sudo cp \(file) /etc/pki/ca-trust/source/anchors/ && sudo update-ca-trust
+              macOS                sudo security add-trusted-cert -d -r trustRoot -k /Library/Keychains/System.keychain \(file)
+              Windows              certutil -addstore -f Root internal-ca.pem
+              Firefox              Settings, Certificates, View Certificates, Authorities, Import
+              Chromium on Linux    certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n kakuremichi -i \(file)
+              Node.js              NODE_EXTRA_CA_CERTS=\(file)
+
+            It is made anew when a domain is added that it may not vouch for; trust the new file then.
+            """
+    }
+
+    package static func quoted(_ word: String) -> String {
         let isPlain =
             !word.isEmpty
             && word.utf8.allSatisfy {

@@ -237,11 +237,12 @@ package final class CertificateSelector: Sendable {
             ? InternalCA.certificatePath(in: configuration.stateDirectory) : nil
     }
 
-    /// For status and metrics: what is configured, or the internal root.
+    /// For metrics: what is configured, each file once though it stands in several tables, or the internal root.
     package var expiries: [(source: String, notValidAfter: Date)] {
         state.withLock { state in
             if case .internalCA(let ca, _) = state.source { return ca.map { [("internal CA", $0.notValidAfter)] } ?? [] }
-            return state.source.files?.all.map { ($0.source, $0.notValidAfter) } ?? []
+            var sources: Set<String> = []
+            return (state.source.files?.all ?? []).filter { sources.insert($0.source).inserted }.map { ($0.source, $0.notValidAfter) }
         } + (configuration.acquired?.all.map { ("\($0.domain)", $0.certificate.notValidAfter) } ?? [])
     }
 

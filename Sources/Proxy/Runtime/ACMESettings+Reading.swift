@@ -16,15 +16,14 @@ extension ConfigurationReader {
         let email = value(setting(flag: "acme-email", environment: "ACME_EMAIL") ?? setting("email", in: table)) {
             setting throws(ConfigurationFault) in try Self.email(setting)
         }
-        let authorities = authorities(table)
+        let stagingSetting = setting(flag: "acme-staging", environment: "ACME_STAGING") ?? setting("staging", in: table)
+        let staging = stagingSetting.flatMap { (try? $0.boolean()) == true ? $0 : nil }
+        let authorities = authorities(table, staging: staging)
         guard email?.isEmpty == false || !authorities.isEmpty else {
             warnOfUnusedACME(table, cluster)
             return nil
         }
-        let isStaging =
-            value(setting(flag: "acme-staging", environment: "ACME_STAGING") ?? setting("staging", in: table)) {
-                setting throws(ConfigurationFault) in try setting.boolean()
-            } ?? false
+        _ = value(stagingSetting) { setting throws(ConfigurationFault) in try setting.boolean() }
         var dns: DNSProviderSettings?
         if case .table(let table)? = table["dns"]?.kind {
             dns = dnsProvider(in: table)
@@ -42,7 +41,7 @@ extension ConfigurationReader {
                 }) ?? stateDirectory.map({ $0 + "/certificates" })
         else { return nil }
         var settings = ACMESettings(
-            email: email ?? "", authorities: authorities.isEmpty ? standardAuthority(table, isStaging: isStaging) : authorities,
+            email: email ?? "", authorities: authorities.isEmpty ? standardAuthority(table, staging: staging) : authorities,
             cacheDirectory: cache, challenges: challenges(table, isDNSConfigured: isDNSConfigured, cluster), cluster: cluster)
         if settings.authorities.isEmpty { return nil }
         settings.dns = dns
@@ -117,8 +116,17 @@ extension ConfigurationReader {
 
     // MARK: Authorities
 
-    private mutating func authorities(_ table: TOMLTable) -> [ACMEAuthority] {
+    /// - Parameter staging: the setting that is on, if it is.
+    private mutating func authorities(_ table: TOMLTable, staging: Setting?) -> [ACMEAuthority] {
         let flags = settings(flags: ["acme-directory"], environment: "ACME_DIRECTORY")
+        if table["ca"] != nil {
+            for entry in table.entries where Self.authorityKeys.contains(entry.key) {
+                fault(
+                    ConfigurationFault(
+                        .file(documentPath ?? "", entry.keyPosition), key: entry.key, "stands beside [[acme.ca]]",
+                        fix: "write it into one of the [[acme.ca]] tables, or write no such table"))
+            }
+        }
         if flags.isEmpty, table["ca"] != nil {
             return tables("ca", in: table).compactMap { table, _ in
                 refuseUnknownKeys(of: table, known: Self.authorityKeys, section: "[acme.ca]")
@@ -129,23 +137,24 @@ extension ConfigurationReader {
                         ))
                     return nil
                 }
-                return authority(directory, table, hasFlags: false)
+                return authority(directory, table, hasFlags: false, staging: staging)
             }
         }
         var given = flags
         if given.isEmpty, let setting = setting("directory", in: table) {
             given = value(setting) { setting throws(ConfigurationFault) in try setting.strings("a directory") } ?? []
         }
-        return given.compactMap { authority($0, table, hasFlags: true) }
+        return given.compactMap { authority($0, table, hasFlags: true, staging: staging) }
     }
 
-    private mutating func standardAuthority(_ table: TOMLTable, isStaging: Bool) -> [ACMEAuthority] {
-        let name = isStaging ? "letsencrypt-staging" : "letsencrypt"
-        let setting = Setting(value: .text(name), origin: .builtIn, key: "acme-directory")
-        return authority(setting, table, hasFlags: true).map { [$0] } ?? []
+    private mutating func standardAuthority(_ table: TOMLTable, staging: Setting?) -> [ACMEAuthority] {
+        let setting = Setting(value: .text("letsencrypt"), origin: .builtIn, key: "acme-directory")
+        return authority(setting, table, hasFlags: true, staging: staging).map { [$0] } ?? []
     }
 
-    private mutating func authority(_ directory: Setting, _ table: TOMLTable, hasFlags: Bool) -> ACMEAuthority? {
+    private mutating func authority(
+        _ directory: Setting, _ table: TOMLTable, hasFlags: Bool, staging: Setting?
+    ) -> ACMEAuthority? {
         func given(_ flag: String, _ variable: String, _ key: String) -> Setting? {
             (hasFlags ? setting(flag: flag, environment: variable) : nil) ?? setting(key, in: table)
         }
@@ -154,7 +163,16 @@ extension ConfigurationReader {
         }
         let url = value(directory) { setting throws(ConfigurationFault) -> ACMEURL in
             let text = try setting.string("the URL of an ACME directory, or letsencrypt, letsencrypt-staging, zerossl")
-            guard let known = ACMEAuthority.known.first(where: { $0.name == text }) else { return try Self.url(setting, text) }
+            let known = ACMEAuthority.known.first { $0.name == text }
+            if let staging {
+                if let directory = known?.staging { return try Self.url(setting, directory) }
+                guard known?.name == "letsencrypt-staging" else {
+                    throw staging.fault(
+                        "is for letsencrypt alone, and another directory is given",
+                        fix: "write that CA's staging directory as directory, and no staging")
+                }
+            }
+            guard let known else { return try Self.url(setting, text) }
             if let staging = known.staging, rehearsal == nil { rehearsal = try Self.url(setting, staging) }
             return try Self.url(setting, known.directory)
         }

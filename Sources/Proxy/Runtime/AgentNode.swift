@@ -43,10 +43,8 @@ package enum AgentNode {
             }
             await contactGateways(running)
             probe.start()
-            var current = configuration
-            await signals.wait(reload: {
-                await reload(Reload(load: load, logger: logger), from: configuration, &current, running, front)
-            })
+            let reload = AgentReload(configuration, load: load, running: running, front: front)
+            await signals.wait(reload: { await reload.run() })
             logger.info("Shutting down")
             probe.stop()
             try? await listener.close().get()
@@ -60,25 +58,7 @@ package enum AgentNode {
         withExtendedLifetime(state) {}
     }
 
-    /// Takes over what has changed, and nothing else.
-    private static func reload(
-        _ reload: Reload<AgentConfiguration>, from started: AgentConfiguration, _ current: inout AgentConfiguration,
-        _ running: RunningInterface, _ front: AgentFront
-    ) async {
-        guard let new = reload.read() else { return }
-        let peers = PeerChanges(from: withKeepalive(current.interface).peers, to: withKeepalive(new.interface).peers)
-        do {
-            try await running.apply(peers)
-        } catch {
-            return reload.keep("\(error)")
-        }
-        var changes = ["\(front.update(new.targets, within: drainLimit))"]
-        if !peers.isEmpty { changes.append("\(peers)") }
-        current = new
-        reload.finish(changes, fixed: FixedSettings.differences(started, new))
-    }
-
-    private static func withKeepalive(_ settings: InterfaceSettings) -> InterfaceSettings {
+    static func withKeepalive(_ settings: InterfaceSettings) -> InterfaceSettings {
         var settings = settings
         for index in settings.peers.indices where settings.peers[index].endpoint != nil && settings.peers[index].persistentKeepalive == nil
         {

@@ -1,3 +1,4 @@
+import Glibc
 import Inet
 import Logging
 import NIOCore
@@ -23,8 +24,14 @@ package final class EndpointStore: Sendable {
     package init(path: String, peers: Set<PublicKey>, eventLoop: any EventLoop, logger: Logger) {
         file = PeerStateFile(path: path, failure: "The peers' endpoints cannot be stored", eventLoop: eventLoop, logger: logger)
         var endpoints: [PublicKey: SocketEndpoint] = [:]
-        if let contents = try? SystemFiles.read(path, limit: Self.maximumSize) {
+        do throws(FileError) {
+            let contents = try SystemFiles.read(path, limit: Self.maximumSize, isRegular: true)
             for (key, endpoint) in Self.parse(contents.bytes) where peers.contains(key) { endpoints[key] = endpoint }
+        } catch {
+            if case .system(_, ENOENT) = error.problem {
+            } else {
+                logger.warning("The peers' stored endpoints cannot be read; peers are waited for", metadata: ["error": "\(error)"])
+            }
         }
         state = Mutex(State(peers: peers, endpoints: endpoints))
     }

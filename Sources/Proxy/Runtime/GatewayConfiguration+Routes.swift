@@ -4,7 +4,11 @@ import WGUserspace
 extension GatewayConfiguration {
     private static let tunnelKeys = ["domain", "agent", "port", "gateway-ip", "enabled"] + ConfigurationReader.routeOptionKeys
 
-    static func routes(_ reader: inout ConfigurationReader, interface: InterfaceSettings?) -> [TunnelConfig] {
+    static func routes(
+        _ reader: inout ConfigurationReader, interface file: InterfaceSettings?, running: [WGQuickFile.Address]? = nil
+    ) -> [TunnelConfig] {
+        var interface = file
+        if let running { interface?.addresses = running }
         var routes: [TunnelConfig] = []
         let flags = reader.settings(flags: ["route"])
         if !flags.isEmpty {
@@ -37,7 +41,13 @@ extension GatewayConfiguration {
             }
             let gatewayIP = reader.value(reader.setting("gateway-ip", in: table)) { setting throws(ConfigurationFault) in
                 let text = try setting.string("one of the interface's addresses")
-                guard let address = IPAddress(text), interface?.localAddresses.contains(address) ?? true else {
+                let address = IPAddress(text)
+                guard let address, interface?.localAddresses.contains(address) ?? true else {
+                    if let address, file?.localAddresses.contains(address) == true {
+                        throw setting.fault(
+                            "\(address) is not an address of the running interface, whose addresses change at the next start only",
+                            fix: "restart the gateway")
+                    }
                     throw setting.fault(
                         "\(Setting.quoted(text)) is not an address of this interface",
                         fix: "write one of its Address lines, or leave it out")
@@ -90,7 +100,9 @@ extension GatewayConfiguration {
                 let example = agent.address.family == .v4 ? "10.1.0.254/24" : "fd00::fe/64"
                 throw setting.fault(
                     "the interface has no address to reach \(agent.address) from",
-                    fix: "add Address = \(example) (an address beside the agent's) to the WireGuard file")
+                    fix:
+                        "add Address = \(example) (an address beside the agent's) to the WireGuard file, and restart the gateway if it runs"
+                )
             }
             return TunnelConfig(
                 id: domain, domain: domain, agentVirtualIP: agent.address, port: agent.port, gatewayIP: source, target: "\(agent)",

@@ -29,7 +29,11 @@ package struct GatewayConfiguration: Sendable {
     private static let certificateKeys = ["cert", "key", "domains"]
 
     /// Builds the configuration; `nil` in its place if there is any fault.
-    package static func load(_ input: ConfigurationInput) -> (configuration: GatewayConfiguration?, report: ConfigurationReport) {
+    /// - Parameter running: at a reload the addresses that the interface has, which are those of its start: routes go over them,
+    ///   whatever the file says now.
+    package static func load(
+        _ input: ConfigurationInput, over running: [WGQuickFile.Address]? = nil
+    ) -> (configuration: GatewayConfiguration?, report: ConfigurationReport) {
         var reader = ConfigurationReader(role: .gateway, input: input)
         reader.readDocument(knownKeys: keys)
         reader.checkControlSettings(hasLocalConfiguration: input.flags["wg"] != nil || reader.documentPath != nil)
@@ -46,7 +50,7 @@ package struct GatewayConfiguration: Sendable {
             let path = try setting.string("the path of a file, or -")
             return path == "-" ? path : SystemFiles.resolve(path, besides: setting.file)
         }
-        let routes = routes(&reader, interface: interface)
+        let routes = routes(&reader, interface: interface, running: running)
         let certificates = certificates(&reader)
         let limits = reader.limits(ProxyLimits())
         let trustedProxies = trustedProxies(&reader)

@@ -49,13 +49,15 @@ package enum GatewayNode {
                 RouteVerbs.register(on: admin, routes: opened.routes)
                 CertificateVerbs.register(on: admin, certificates: certificates)
             }
-            var reload = GatewayReload(configuration, load: load, running: running, front: opened, endpoints: endpoints)
+            let reload = GatewayReload(configuration, load: load, running: running, front: opened, endpoints: endpoints)
             await certificates.start()
             await signals.wait(whileEvery: certificateCheck) {
-                do {
-                    try certificates.selector.refresh()
-                } catch {
-                    logger.error("Certificates stay as they are", metadata: ["error": "\(error)"])
+                await BlockingWork.run {
+                    do {
+                        try certificates.selector.refresh()
+                    } catch {
+                        logger.error("Certificates stay as they are", metadata: ["error": "\(error)"])
+                    }
                 }
             } reload: {
                 await reload.run()

@@ -3,7 +3,7 @@ import NIOWireGuard
 
 /// Takes over what has changed in the configuration of a running gateway, and nothing else: an unchanged route keeps its connections,
 /// requests and WebSockets, an unchanged peer its session. A configuration that cannot be used changes nothing.
-struct GatewayReload {
+actor GatewayReload {
     private let reload: Reload<GatewayConfiguration>
     private let started: GatewayConfiguration
     private var current: GatewayConfiguration
@@ -23,9 +23,10 @@ struct GatewayReload {
         self.endpoints = endpoints
     }
 
-    mutating func run() async {
+    func run() async {
         front.reopenAccessLog()
-        guard let new = reload.read() else { return }
+        guard let read = await BlockingWork.run({ [reload] in reload.read() }), !Task.isCancelled else { return }
+        let (new, kept) = read.adapted(to: started, current: current, key: running.interface.publicKey)
         do {
             try await front.routes.prepare(new)
         } catch {
@@ -51,6 +52,7 @@ struct GatewayReload {
             changes.append("connection limits changed")
         }
         current = new
+        reload.tell(kept)
         reload.finish(changes, fixed: FixedSettings.differences(started, new))
     }
 }

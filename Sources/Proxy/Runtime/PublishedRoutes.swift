@@ -42,7 +42,10 @@ package actor PublishedRoutes {
         let names = Set(configuration.routes.map(\.domain))
         let staying = added.filter { !names.contains($0.domain) }
         try selector.update(domains: (configuration.routes + staying).map(\.domain), certificates: configuration.certificates)
+        // Addresses change at the next start only.
+        let addresses = interface.addresses
         (configured, added, interface) = (configuration.routes, staying, configuration.interface)
+        interface.addresses = addresses
     }
 
     /// The second step: requests go by them.

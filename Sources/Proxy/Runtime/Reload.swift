@@ -26,6 +26,9 @@ package struct Reload<Configuration: Sendable>: Sendable {
     /// Nothing has changed.
     package func keep(_ reason: String) { logger.error("The configuration is not reloaded", metadata: ["error": "\(reason)"]) }
 
+    /// What waits for the next start together with other things.
+    package func tell(_ kept: [String]) { for line in kept { logger.warning("\(line)") } }
+
     /// - Parameters:
     ///   - changes: what is different now.
     ///   - fixed: names of settings that would be, after a restart.

@@ -3,7 +3,7 @@ import Noise
 
 /// A password or token that goes to another server. Copies share the bytes, which are wiped with the last of them; nothing that
 /// prints a value shows them.
-package struct Secret: Sendable, CustomStringConvertible, CustomDebugStringConvertible, CustomReflectable {
+package struct Secret: Sendable, Equatable, CustomStringConvertible, CustomDebugStringConvertible, CustomReflectable {
     private let storage: Storage
 
     package init(_ text: String) {
@@ -16,6 +16,9 @@ package struct Secret: Sendable, CustomStringConvertible, CustomDebugStringConve
             String(decoding: (0..<bytes.byteCount).map { bytes.unsafeLoad(fromByteOffset: $0, as: UInt8.self) }, as: UTF8.self)
         }
     }
+
+    /// In constant time.
+    package static func == (one: Secret, other: Secret) -> Bool { one.storage.bytes.isEqual(to: other.storage.bytes) }
 
     /// `text` without this secret: servers repeat in their errors what they were sent.
     package func redact(_ text: String) -> String {

@@ -6,12 +6,12 @@ import Synchronization
 /// process at once. SIGHUP asks for the configuration to be read again, where there is one.
 final class ShutdownSignals: Sendable {
     private let sources: Mutex<[any DispatchSourceSignal]>
-    private let requests: Requests
+    private let requests: ProcessRequests
 
     /// From here on the signals no longer end the process by themselves.
     /// - Parameter reloads: whether SIGHUP is one of them.
     init(reloads: Bool = false) {
-        let requests = Requests()
+        let requests = ProcessRequests()
         self.requests = requests
         let terminations = SignalCounter()
         let numbers = [SIGTERM, SIGINT] + (reloads ? [SIGHUP] : [])
@@ -33,9 +33,12 @@ final class ShutdownSignals: Sendable {
             })
     }
 
-    /// Returns at the first signal to end. Until then `body` runs again and again, `interval` apart, and `reload` at each SIGHUP; one that
-    /// comes while it runs lets it run once more.
-    func wait(whileEvery interval: Duration? = nil, _ body: () -> Void = {}, reload: () async -> Void = {}) async {
+    /// Returns at the first signal to end, whatever runs. Until then `body` runs again and again, `interval` apart, and `reload` at each
+    /// SIGHUP; one that comes while it runs lets it run once more.
+    func wait(
+        whileEvery interval: Duration? = nil, _ body: @escaping @Sendable () async -> Void = {},
+        reload: @escaping @Sendable () async -> Void = {}
+    ) async {
         let timer = interval.map { interval in
             let timer = DispatchSource.makeTimerSource(queue: .global())
             let nanoseconds = Int(clamping: interval.components.seconds &* 1_000_000_000)
@@ -46,39 +49,70 @@ final class ShutdownSignals: Sendable {
             return timer
         }
         defer { timer?.cancel() }
-        for await _ in requests.events {
-            let asked = requests.take()
-            if asked.contains(.end) { return }
-            if asked.contains(.tick) { body() }
-            if asked.contains(.reload) { await reload() }
-        }
+        await requests.serve(tick: body, reload: reload)
     }
 }
 
 /// What signals and timers have asked for since somebody looked, each thing once.
-private final class Requests: Sendable {
-    struct Kinds: OptionSet {
-        let rawValue: UInt8
-        static let end = Kinds(rawValue: 1)
-        static let reload = Kinds(rawValue: 2)
-        static let tick = Kinds(rawValue: 4)
+package final class ProcessRequests: Sendable {
+    package struct Kinds: OptionSet, Sendable {
+        package let rawValue: UInt8
+        package init(rawValue: UInt8) { self.rawValue = rawValue }
+
+        package static let end = Kinds(rawValue: 1)
+        package static let reload = Kinds(rawValue: 2)
+        package static let tick = Kinds(rawValue: 4)
+        /// What was done for the others is over.
+        fileprivate static let done = Kinds(rawValue: 8)
     }
 
-    let events: AsyncStream<Void>
+    private let events: AsyncStream<Void>
     private let continuation: AsyncStream<Void>.Continuation
     private let pending = Mutex(Kinds())
 
-    init() { (events, continuation) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1)) }
+    package init() { (events, continuation) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1)) }
 
-    func add(_ kind: Kinds) {
+    /// From any thread.
+    package func add(_ kind: Kinds) {
         pending.withLock { _ = $0.insert(kind) }
         continuation.yield()
     }
 
-    func take() -> Kinds {
+    /// Does what is asked for, one thing at a time, until the end is asked for. What runs then is cancelled and not waited for: a file
+    /// that does not answer must not keep the process.
+    package func serve(tick: @escaping @Sendable () async -> Void, reload: @escaping @Sendable () async -> Void) async {
+        var waiting = Kinds()
+        var work: Task<Void, Never>?
+        defer { work?.cancel() }
+        for await _ in events {
+            let asked = take()
+            if asked.contains(.end) { return }
+            if asked.contains(.done) { work = nil }
+            waiting.formUnion(asked.intersection([.tick, .reload]))
+            guard work == nil, !waiting.isEmpty else { continue }
+            let kinds = waiting
+            waiting = []
+            work = Task {
+                if kinds.contains(.tick) { await tick() }
+                if kinds.contains(.reload), !Task.isCancelled { await reload() }
+                add(.done)
+            }
+        }
+    }
+
+    private func take() -> Kinds {
         pending.withLock { pending in
             defer { pending = [] }
             return pending
+        }
+    }
+}
+
+/// What may block for long, such as a file of a server that does not answer: on a thread of its own, where nothing else waits for it.
+enum BlockingWork {
+    static func run<Result: Sendable>(_ body: @escaping @Sendable () -> Result) async -> Result {
+        await withCheckedContinuation { continuation in
+            DispatchQueue(label: "blocking work").async { continuation.resume(returning: body()) }
         }
     }
 }

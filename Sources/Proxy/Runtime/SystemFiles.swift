@@ -14,30 +14,57 @@ package enum SystemFiles {
 
     package static let maximumSize = 1 << 20
 
-    /// Reads a whole file of at most `limit` bytes. Pipes work, so that a key can come from a process substitution.
-    package static func read(_ path: String, limit: Int = maximumSize) throws(FileError) -> Contents {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+    /// How long a pipe or device may take until its end.
+    package static let patience = Duration.seconds(10)
+
+    /// Reads a whole file of at most `limit` bytes.
+    /// - Parameters:
+    ///   - isRegular: whether it must be a file on a disk. Otherwise pipes work too, so that a key can come from a process substitution.
+    ///   - patience: how long a pipe or device may take in all.
+    package static func read(
+        _ path: String, limit: Int = maximumSize, isRegular: Bool = false, patience: Duration = patience
+    ) throws(FileError) -> Contents {
+        // The opening of a pipe would wait for somebody who writes.
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
         guard descriptor >= 0 else { throw FileError(path: path, problem: .system(.reading, errno)) }
         defer { close(descriptor) }
-        return try read(descriptor, path: path, limit: limit)
+        return try read(descriptor, path: path, limit: limit, isRegular: isRegular, patience: patience)
     }
 
-    package static func read(_ descriptor: CInt, path: String, limit: Int = maximumSize) throws(FileError) -> Contents {
+    /// - Parameter patience: `nil` waits for ever, for what somebody types.
+    package static func read(
+        _ descriptor: CInt, path: String, limit: Int = maximumSize, isRegular mustBeRegular: Bool = false, patience: Duration? = nil
+    ) throws(FileError) -> Contents {
         var status = stat()
         guard fstat(descriptor, &status) == 0 else { throw FileError(path: path, problem: .system(.reading, errno)) }
         guard status.st_mode & S_IFMT != S_IFDIR else { throw FileError(path: path, problem: .isDirectory) }
+        let isRegular = status.st_mode & S_IFMT == S_IFREG
+        guard isRegular || !mustBeRegular else { throw FileError(path: path, problem: .notRegular) }
+        let deadline = isRegular ? nil : patience.map { ContinuousClock.now + $0 }
         var bytes: [UInt8] = []
         var chunk = [UInt8](repeating: 0, count: 16384)
         while true {
+            if let deadline, let problem = problem(awaiting: descriptor, until: deadline) { throw FileError(path: path, problem: problem) }
             let count = Glibc.read(descriptor, &chunk, chunk.count)
-            if count < 0 && errno == EINTR { continue }
+            if count < 0 && (errno == EINTR || errno == EAGAIN && deadline != nil) { continue }
             guard count >= 0 else { throw FileError(path: path, problem: .system(.reading, errno)) }
             if count == 0 { break }
             bytes += chunk[..<count]
             guard bytes.count <= limit else { throw FileError(path: path, problem: .tooLarge) }
         }
-        let isRegular = status.st_mode & S_IFMT == S_IFREG
         return Contents(bytes: bytes, isWorldReadable: isRegular && status.st_mode & S_IROTH != 0)
+    }
+
+    /// Waits until there is something to read, or the end.
+    private static func problem(awaiting descriptor: CInt, until deadline: ContinuousClock.Instant) -> FileError.Problem? {
+        while true {
+            let left = ContinuousClock.now.duration(to: deadline)
+            guard left > .zero else { return .noAnswer }
+            var request = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+            let count = poll(&request, 1, CInt(clamping: left / .milliseconds(1) < 1 ? 1 : Int64(left / .milliseconds(1))))
+            if count > 0 { return nil }
+            if count < 0 && errno != EINTR { return .system(.reading, errno) }
+        }
     }
 
     /// Writes a file that must not exist yet, readable by its owner alone.
@@ -107,6 +134,10 @@ package struct FileError: Error, Hashable, CustomStringConvertible {
     package enum Problem: Hashable, Sendable {
         case system(Action, CInt)
         case isDirectory
+        /// A pipe, a device or a socket.
+        case notRegular
+        /// A pipe or device whose end did not come in time.
+        case noAnswer
         case tooLarge
         case exists
     }
@@ -126,6 +157,8 @@ package struct FileError: Error, Hashable, CustomStringConvertible {
         case .system(.reading, let code): "cannot be read: \(systemMessage(code))"
         case .system(.writing, let code): "cannot be written: \(systemMessage(code))"
         case .isDirectory: "is a directory"
+        case .notRegular: "is a pipe, a device or a socket, where a file must be"
+        case .noAnswer: "has not ended within \(SystemFiles.patience.components.seconds) s"
         case .tooLarge: "is larger than \(SystemFiles.maximumSize) bytes"
         case .exists: "exists already and is never overwritten"
         }
@@ -137,6 +170,8 @@ package struct FileError: Error, Hashable, CustomStringConvertible {
         case .system(_, EACCES), .system(_, EPERM): "give this user access, or choose another path"
         case .system: "choose another path"
         case .isDirectory: "name a file in it"
+        case .notRegular: "remove it"
+        case .noAnswer: "see to it that somebody writes into it and closes it, or name a file"
         case .tooLarge: "name the right file"
         case .exists: "choose another path, or remove it first"
         }

@@ -113,8 +113,9 @@ package struct TOMLError: Error, Hashable, CustomStringConvertible {
         case .badNumber: "not a number; put text in quotes, and write numbers like 42, 1_000, 0x2A or 1.5"
         case .integerOutOfRange: "the integer does not fit in 64 bits; write a smaller one"
         case .dateNotSupported: "dates and times are not used in this file; put the text in quotes"
-        case .repeatedKey(let key, let line): "\(key) is given twice (first in line \(line)); remove one of them"
-        case .notATable(let key, let line): "\(key) cannot be extended (it is complete since line \(line)); write all of it in one place"
+        case .repeatedKey(let key, let line): "\(LogText.escape(key, limit: 40)) is given twice (first in line \(line)); remove one of them"
+        case .notATable(let key, let line):
+            "\(LogText.escape(key, limit: 40)) cannot be extended (it is complete since line \(line)); write all of it in one place"
         }
     }
 }

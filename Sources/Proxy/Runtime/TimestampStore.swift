@@ -50,7 +50,7 @@ package final class TimestampStore: Sendable {
         self.wallTime = wallTime
         var timestamps = Timestamps()
         do throws(FileError) {
-            let (read, isWhole) = Self.parse(try SystemFiles.read(path, limit: Self.maximumSize).bytes)
+            let (read, isWhole) = Self.parse(try SystemFiles.read(path, limit: Self.maximumSize, isRegular: true).bytes)
             timestamps = read
             if !isWhole { Self.putAside(path, reason: "a line is damaged", logger) }
         } catch {

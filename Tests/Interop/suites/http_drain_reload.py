@@ -245,6 +245,80 @@ class SUITE(Suite):
                 raw, server_hostname=APP) as connection:
             return connection.getpeercert(binary_form=True)
 
+    def read(self, name):
+        with open(os.path.join(self.chain.directory, name)) as file:
+            return file.read()
+
+    def reload_and_read(self, words):
+        """Lines of the log since the reload, when one has the words."""
+        before = len(self.gateway.process.output())
+        self.reload()
+        return wait_until(
+            lambda: [line for line in self.gateway.process.output()[before:].splitlines() if words in line], 20, f"the log says {words!r}")
+
+    @test
+    def an_address_that_changed_in_the_file_cuts_nothing_off(self):
+        """It counts from the next start on: routes of before, new ones and added ones go on over the interface's own."""
+        before, fourth = self.read("gateway.conf"), "fourth.example.com"
+        address = re.search(r"Address = ([0-9.]+)/24", before)[1]
+        try:
+            self.chain.write("gateway.conf", before.replace(f"Address = {address}/24", "Address = 10.1.0.200/24"))
+            self.chain.routes = [{"domain": APP}, {"domain": SECOND}, {"domain": THIRD}]
+            self.chain.write_gateway()
+            said = self.reload_and_read("These settings change at the next start only")
+            check("WireGuard's addresses" in said[0], said)
+            wait_until_served(self.edge, THIRD, 10)
+            check_equal([self.edge.status_of(domain) for domain in (APP, SECOND)], [200, 200], "status of the other routes")
+            result = self.program.run(self.lab, route_add(self.gateway.state, fourth, "10.1.0.2"))
+            check_equal(result.returncode, 0, f"exit code of route add ({result.stderr.strip()})")
+            wait_until_served(self.edge, fourth, 5)
+            self.program.run(self.lab, route_remove(self.gateway.state, fourth))
+        finally:
+            self.chain.write("gateway.conf", before)
+            self.set_routes({"domain": APP}, {"domain": SECOND})
+        wait_until(lambda: self.status_of(THIRD) == 404, 10, "it is as before")
+
+    @test
+    def a_private_key_that_changed_in_the_file_changes_no_peers(self):
+        before, key = self.read("gateway.conf"), "GPkx7kUkGKRoyXUFV3PHl2T2ZVkKYzZiuOZJwLTXQXE="
+        known = [peer["publicKey"] for peer in self.gateway.status()["peers"]]
+        other = re.sub(r"PrivateKey = .*", f"PrivateKey = {key}", re.sub(r"PublicKey = .*", "PublicKey = AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", before))
+        websocket = WireWebSocket(self.edge, APP)
+        try:
+            self.chain.write("gateway.conf", other)
+            said = self.reload_and_read("another private key")
+            check("restart" in said[0], said)
+            check_equal([peer["publicKey"] for peer in self.gateway.status()["peers"]], known, "peers")
+            websocket.send(TEXT, b"still here")
+            check_equal(websocket.receive(), (TEXT, b"still here"), "echo")
+            check_equal(self.edge.status_of(APP), 200, "status")
+        finally:
+            self.chain.write("gateway.conf", before)
+            websocket.close()
+        self.reload_and_read("Configuration reloaded")
+
+    @test
+    def files_are_served_until_the_start_that_begins_acme(self):
+        directory = self.lab.private_directory("to-acme")
+        path, key = os.path.join(directory, "site.pem"), os.path.join(directory, "site.key")
+        self.make_certificate(path, key, "site")
+        text = self.chain.gateway_text()
+        edge = Edge(self.edge.https_port, self.edge.http_port, path)
+        try:
+            self.chain.write("gateway.toml", text + f'[[certificate]]\ncert = "{path}"\nkey = "{key}"\n')
+            self.reload_and_read("Configuration reloaded")
+            certificate = self.shown(edge)
+            check_equal(edge.status_of(APP), 200, "status with the file")
+            self.chain.write("gateway.toml", text + '[acme]\nemail = "me@example.org"\n')
+            said = self.reload_and_read("ACME begins at the next start only")
+            check("restart" in said[0], said)
+            check_equal(self.shown(edge), certificate, "the certificate")
+            check_equal(edge.status_of(APP), 200, "status")
+        finally:
+            self.chain.write("gateway.toml", text)
+            self.reload()
+        wait_until_served(self.edge, APP, 10)
+
     # Routes by command
 
     @test
@@ -374,6 +448,31 @@ class SUITE(Suite):
             check_equal(process.wait(60), 0, "exit code")
             check(time.monotonic() - start < 45, f"the gateway took {time.monotonic() - start:.0f} s")
             websocket.close()
+
+    @test
+    def a_file_that_does_not_answer_keeps_nothing_up(self):
+        """A pipe that nobody writes into: requests are served, after 10 s the reload ends, and SIGTERM is obeyed at once."""
+        self.start_again()
+        process, text = self.gateway.process, self.chain.gateway_text()
+        pipe = os.path.join(self.chain.directory, "silent.conf")
+        os.mkfifo(pipe)
+        self.lab.own(pipe, 0o600)
+        self.chain.write("gateway.toml", text.replace('"gateway.conf"', '"silent.conf"'))
+        try:
+            before = len(process.output())
+            self.reload()
+            check_equal(self.edge.status_of(APP), 200, "status during the reload")
+            wait_until(lambda: "is not reloaded" in process.output()[before:], 20, "the reload ends")
+            check("silent.conf has not ended within 10 s" in process.output()[before:], "the file is not named")
+            self.reload()
+            check_equal(self.edge.status_of(APP), 200, "status during the second reload")
+            process.expected_to_run = False
+            process.send_signal(signal.SIGTERM)
+            start = time.monotonic()
+            check_equal(process.wait(10), 0, "exit code")
+            check(time.monotonic() - start < 5, f"the gateway took {time.monotonic() - start:.1f} s")
+        finally:
+            self.chain.write("gateway.toml", text)
 
     @test
     def a_second_signal_ends_at_once(self):

@@ -30,6 +30,20 @@ import Testing
         ])
     func original(line: String) { #expect(parses(["gateway"] + line.split(separator: " ").map(String.init))) }
 
+    @Test("lines to copy into a shell are words to it, whatever the domain and the paths are")
+    func shell() {
+        let plain = ShellText.start(domain: "app.example.com", gateway: "d/gateway.conf", agent: "d/agent.conf")
+        #expect(plain.contains("kakuremichi gateway --wg d/gateway.conf --route app.example.com=10.1.0.2\n"))
+        let start = ShellText.start(domain: "*.example.com", gateway: "my dir/g.conf", agent: "my dir/a.conf")
+        #expect(start.contains("kakuremichi gateway --wg 'my dir/g.conf' --route '*.example.com'=10.1.0.2\n"))
+        #expect(start.contains("kakuremichi agent --wg 'my dir/a.conf' "))
+        let trust = ShellText.trust("/my dir/it's/internal-ca.pem")
+        for command in ["--cacert ", "sudo cp ", "System.keychain ", "-n kakuremichi -i ", "NODE_EXTRA_CA_CERTS="] {
+            #expect(trust.contains(command + #"'/my dir/it'\''s/internal-ca.pem'"#), "\(command)")
+        }
+        #expect(ShellText.trust("/s/internal-ca.pem").contains("curl --cacert /s/internal-ca.pem https"))
+    }
+
     @Test(
         "what does not exist is refused",
         arguments: [

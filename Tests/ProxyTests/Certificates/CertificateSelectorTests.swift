@@ -144,6 +144,16 @@ struct RecordingLog: LogHandler {
         #expect(selector.expiries.map(\.notValidAfter) == [testNow + 705 * day])
     }
 
+    @Test("a file that stands in several tables has one end for metrics")
+    func expiries() throws {
+        try directory.writePair("a", for: ["a.example", "b.example"])
+        try directory.writePair("c", for: ["c.example"], until: testNow + 50 * day)
+        let files = [directory.pair("a", domain: "a.example"), directory.pair("a", domain: "b.example"), directory.pair("c")]
+        let selector = try makeSelector(["a.example", "b.example", "c.example"], files: files)
+        #expect(selector.expiries.map(\.source) == [directory.file("a.pem"), directory.file("c.pem")])
+        #expect(selector.expiries.map(\.notValidAfter) == [testNow + 90 * day, testNow + 50 * day])
+    }
+
     @Test("configured certificates are the only ones: no internal CA for what they do not cover")
     func filesOnly() throws {
         try directory.writePair("a", for: ["app.example.com", "www.example.com"])

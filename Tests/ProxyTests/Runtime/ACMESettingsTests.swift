@@ -61,6 +61,9 @@ import Testing
         let one = try #require(load(flags, files: files).acme)
         #expect(one.email.isEmpty && one.authorities[0].trustFile == "/ca.pem" && one.authorities[0].externalAccount?.keyID == "kid")
         #expect(one.authorities[0].rehearsal == nil)
+        #expect(one == load(flags, files: files).acme)
+        // A reload tells of a new key, too.
+        #expect(one != load(flags, files: files.merging(["eab": "YW5vdGhlci1obWFjLWtleQ"]) { $1 }).acme)
         for file in ["/none.pem", "/missing.pem"] {
             #expect(load(["acme-directory": ["https://ca.example.com/dir"], "acme-ca-file": [file]], files: files).faults.count == 1)
         }
@@ -86,6 +89,52 @@ import Testing
                 == 1)
         for url in ["http://ca.example.com/dir", "ftp://x", "letsencrypts", ""] {
             #expect(load(["acme-directory": [url]]).faults.count == 1, "\(url)")
+        }
+    }
+
+    @Test("staging is Let's Encrypt's, by its name too; beside another directory it is a fault")
+    func staging() throws {
+        let directory = "https://acme-staging-v02.api.letsencrypt.org/directory"
+        for toml in [
+            "directory = 'letsencrypt'", "directory = 'letsencrypt-staging'", "email = 'a@b.c'", "[[acme.ca]]\ndirectory = 'letsencrypt'",
+        ] {
+            let acme = try #require(load(toml: "[acme]\nstaging = true\n\(toml)\n").acme, "\(toml)")
+            #expect(acme.authorities.map(\.directory.text) == [directory], "\(toml)")
+            #expect(acme.authorities[0].rehearsal == nil)
+        }
+        #expect(load(["acme-directory": ["letsencrypt"], "acme-staging": ["true"]]).acme?.authorities.map(\.directory.text) == [directory])
+        for toml in ["directory = 'https://ca.example.com/dir'", "directory = ['letsencrypt', 'https://ca.example.com/dir']"] {
+            #expect(
+                load(toml: "[acme]\nstaging = true\n\(toml)\n").faults == [
+                    "gateway.toml:8:11: staging: is for letsencrypt alone, and another directory is given; write that CA's staging directory as directory, and no staging"
+                ])
+            #expect(load(toml: "[acme]\nstaging = false\n\(toml)\n").faults == [])
+        }
+        #expect(load(toml: "[acme]\nstaging = 1\nemail = 'a@b.c'\n").faults.count == 1)
+        #expect(load(environment: ["ACME_STAGING": "perhaps"]).faults == [])
+    }
+
+    @Test("what belongs into the tables of several authorities is a fault beside them")
+    func besideAuthorities() {
+        let files = ["eab": "c2VjcmV0LWhtYWMta2V5", "/ca.pem": "none"]
+        for key in [
+            "directory = 'letsencrypt'", "staging-directory = 'https://a.test/'", "ca-file = '/ca.pem'", "eab-key-id = 'k'",
+            "eab-key-file = 'eab'",
+        ] {
+            let faults = load(toml: "[acme]\n\(key)\n[[acme.ca]]\ndirectory = 'letsencrypt'\n", files: files).faults
+            #expect(
+                faults.count == 1 && faults[0].contains("gateway.toml:8:1: ") && faults[0].contains(": stands beside [[acme.ca]]; "),
+                "\(faults)")
+        }
+    }
+
+    @Test("a password in a directory's URL is not repeated")
+    func password() {
+        for url in [
+            "https://me:sEcReT@ca.example.com/dir?t=sEcReT", "https://me:sEc ReT^sEcReT@ca.example.com/dir", "me:sEcReT@ca.example.com",
+        ] {
+            let faults = load(["acme-directory": [url]]).faults
+            #expect(faults.count == 1 && faults[0].contains("@ca.example.com") && !faults[0].contains("ReT"), "\(faults)")
         }
     }
 

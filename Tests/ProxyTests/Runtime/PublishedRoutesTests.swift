@@ -99,6 +99,34 @@ import Testing
         #expect(isAnswered(selector, "d.test") && isAnswered(selector, "e.test") && !isAnswered(selector, "a.test"))
     }
 
+    @Test(
+        "addresses change at the next start only: after a reload routes of the file and added ones still come from those of the interface")
+    func addresses() async throws {
+        let file = tunnel("a.test", "10.1.0.2")
+        let (routes, router, _) = try publish(file)
+        let started = try load(file)
+        let moved = Fixture.gatewayFile.replacing("10.1.0.254/24", with: "10.1.0.253/24, 10.7.0.1/24")
+        func reload(_ tunnels: String) -> (configuration: GatewayConfiguration?, report: ConfigurationReport) {
+            let toml = "[wireguard]\nconfig = \"g.conf\"\n\(tunnels)"
+            let input = Fixture.input(["config": ["g.toml"]], files: ["g.toml": toml, "g.conf": moved])
+            return GatewayConfiguration.load(input, over: started.interface.addresses)
+        }
+        let new = try #require(reload(file + tunnel("b.test", "10.7.0.2", "gateway-ip = \"10.1.0.254\"")).configuration)
+        #expect(new.interface.localAddresses.map { "\($0)" } == ["10.1.0.253", "10.7.0.1", "fd00::fe"])
+        #expect(new.routes.compactMap { $0.gatewayIP?.description } == ["10.1.0.254", "10.1.0.254"])
+        try await routes.prepare(new)
+        #expect(await routes.publish().description == "1 tunnel added, 0 removed, 0 changed, 1 unchanged")
+        _ = try await routes.add("c.test=10.1.0.3", options: RouteOptions())
+        #expect(router.snapshot.tunnels.compactMap { $0.gatewayIP?.description } == ["10.1.0.254", "10.1.0.254", "10.1.0.254"])
+        // Of the file, but not of the interface; and the other way round.
+        let faults = reload(tunnel("a.test", "10.7.0.2", "gateway-ip = \"10.7.0.1\"") + tunnel("b.test", "10.1.0.254")).report.faults
+        #expect(
+            faults.map { "\($0.problem); \($0.fix)" } == [
+                "10.7.0.1 is not an address of the running interface, whose addresses change at the next start only; restart the gateway",
+                "10.1.0.254 is this gateway's own address; write the agent's address",
+            ])
+    }
+
     @Test("certificates that cannot be used change nothing")
     func badCertificates() async throws {
         let (routes, router, selector) = try publish(tunnel("a.test", "10.1.0.2"))

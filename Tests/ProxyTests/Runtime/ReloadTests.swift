@@ -66,6 +66,56 @@ import WGUserspace
             ])
     }
 
+    @Test("a file with another private key changes no peers; one with the key of before, or of now, does")
+    func privateKey() throws {
+        let started = try gateway("")
+        let key = started.interface.privateKey.key.publicKey
+        let morePeers = Fixture.gatewayFile + "\n[Peer]\nPublicKey = \(Fixture.presharedKey)\nAllowedIPs = 10.1.0.77/32\n"
+        let other = try gateway("", wg: morePeers.replacing("PrivateKey = \(Fixture.gatewayKey)", with: "PrivateKey = \(Fixture.agentKey)"))
+        let (kept, told) = other.adapted(to: started, current: started, key: key)
+        #expect(PeerChanges(from: started.interface.peers, to: kept.interface.peers).isEmpty)
+        #expect(
+            told == ["The file has another private key than the running interface: key and peers stay as they are; restart to change both"])
+        #expect(FixedSettings.differences(started, kept) == ["WireGuard's private key"])
+        #expect(logged((started, ConfigurationReport())) { $0.tell(told) } == ["warning \(told[0]) []"])
+        // `wg set` has given the interface the other key meanwhile.
+        for (new, key) in [(other, other.interface.privateKey.key.publicKey), (try gateway("", wg: morePeers), key)] {
+            let (taken, told) = new.adapted(to: started, current: started, key: key)
+            #expect(taken.interface.peers.count == 2 && told.isEmpty)
+        }
+        let (again, _) = try gateway("", wg: morePeers).adapted(to: started, current: kept, key: other.interface.privateKey.key.publicKey)
+        #expect(again.interface.peers.count == 2)
+    }
+
+    @Test("files that are to give way to ACME are served until the next start, which begins it")
+    func filesToACME() throws {
+        func files(_ domains: [String], _ name: String) -> CertificateFiles {
+            CertificateFiles(domains: domains, certificateFile: name + ".pem", keyFile: name + ".key")
+        }
+        func adapted(_ old: [CertificateFiles], _ new: [CertificateFiles], acme: Bool = true, hadACME: Bool = false) throws -> (
+            certificates: [CertificateFiles], kept: [String]
+        ) {
+            let on = "[acme]\nemail = \"me@example.org\"\n"
+            var (started, configuration) = (try gateway(hadACME ? on : ""), try gateway(acme ? on : ""))
+            (started.certificates, configuration.certificates) = (old, new)
+            let result = configuration.adapted(
+                to: started, current: started, key: started.interface.privateKey.key.publicKey)
+            return (result.configuration.certificates, result.kept)
+        }
+        let (a, all, ab) = (files(["a.test"], "a"), files([], "all"), files(["a.test", "b.test"], "ab"))
+        let moved = try adapted([a, all], [])
+        #expect(moved.certificates == [a, all])
+        #expect(
+            moved.kept == ["ACME begins at the next start only; until then the certificate files of before are served: restart the gateway"]
+        )
+        #expect(try adapted([ab, all], [a]).certificates == [a, files(["b.test"], "ab"), all])
+        #expect(try adapted([a], [files(["a.test"], "new")]) == ([files(["a.test"], "new")], []))
+        #expect(try adapted([a], [a]) == ([a], []))
+        #expect(try adapted([], []) == ([], []))
+        #expect(try adapted([a], [], acme: false) == ([], []))
+        #expect(try adapted([a], [], hadACME: true) == ([], []))
+    }
+
     private func peer(_ key: String, _ allowed: [String], endpoint: String? = nil, preshared: String? = nil) throws -> WGQuickFile.Peer {
         var stored: StoredPresharedKey?
         if let preshared, let key = PresharedKey(base64: preshared) { stored = StoredPresharedKey(key) }

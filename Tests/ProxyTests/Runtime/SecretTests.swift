@@ -2,6 +2,12 @@ import Proxy
 import Testing
 
 @Suite struct SecretTests {
+    @Test("secrets are the same if their bytes are")
+    func equality() {
+        #expect(Secret("swordfish") == Secret("swordfish"))
+        #expect(Secret("swordfish") != Secret("swordfisH") && Secret("swordfish") != Secret("sword") && Secret("") == Secret(""))
+    }
+
     @Test("no way of printing shows it, and texts that repeat it are cleaned")
     func printing() {
         struct Holder { var secret = Secret("swordfish-1234") }

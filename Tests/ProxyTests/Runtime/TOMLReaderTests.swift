@@ -112,6 +112,15 @@ import Testing
         }
     }
 
+    @Test("a key in a message is escaped and cut", arguments: ["%=1\n%=2", "%=1\n[%]"])
+    func keyInMessage(text: String) throws {
+        let long = String(repeating: "k", count: 100)
+        for (key, shown) in [("\"a\\u001B[2Jb\"", "a\\u{1B}[2Jb "), (long, String(repeating: "k", count: 37) + "… ")] {
+            let message = try #require(fault(text.replacing("%", with: key))).message
+            #expect(message.hasPrefix(shown), "\(message)")
+        }
+    }
+
     @Test("a super-table may follow its sub-table")
     func superTable() throws { #expect(try read("[a.b]\nx=1\n[a]\ny=2").keys == ["a"]) }
 

@@ -1,5 +1,5 @@
 /// A certificate authority that speaks ACME, and how this gateway is known to it.
-package struct ACMEAuthority: Sendable {
+package struct ACMEAuthority: Sendable, Equatable {
     package var directory: ACMEURL
     /// Where retries are rehearsed, so that they do not count: the CA's staging directory.
     package var rehearsal: ACMEURL?
@@ -22,13 +22,6 @@ package struct ACMEAuthority: Sendable {
         ("letsencrypt-staging", "https://acme-staging-v02.api.letsencrypt.org/directory", nil),
         ("zerossl", "https://acme.zerossl.com/v2/DV90", nil),
     ]
-}
-
-extension ACMEAuthority: Equatable {
-    package static func == (one: ACMEAuthority, other: ACMEAuthority) -> Bool {
-        one.directory == other.directory && one.rehearsal == other.rehearsal && one.trustFile == other.trustFile
-            && one.externalAccount?.keyID == other.externalAccount?.keyID
-    }
 }
 
 /// Everything about certificates that come by themselves.

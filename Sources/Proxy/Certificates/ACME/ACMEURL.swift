@@ -14,11 +14,11 @@ package struct ACMEURL: Hashable, Sendable, CustomStringConvertible {
         guard text.utf8.count <= Self.maximumLength else { throw ACMEFault("a URL is longer than \(Self.maximumLength) bytes") }
         let isWritable = text.utf8.allSatisfy { (0x21...0x7E).contains($0) && !#""<>\^`{|}#"#.utf8.contains($0) }
         guard isWritable, let colon = text.firstIndex(of: ":"), text[colon...].hasPrefix("://") else {
-            throw ACMEFault("not a URL: \(text)")
+            throw ACMEFault("not a URL: \(Self.withoutPassword(text))")
         }
         let authority = text[colon...].dropFirst(3).prefix { $0 != "/" && $0 != "?" }
         guard !authority.isEmpty, !authority.contains("@"), let host = Self.host(of: authority) else {
-            throw ACMEFault("not a URL of a host: \(text)")
+            throw ACMEFault("not a URL of a host: \(Self.withoutPassword(text))")
         }
         switch text[..<colon].lowercased() {
         case "https": break
@@ -44,6 +44,14 @@ package struct ACMEURL: Hashable, Sendable, CustomStringConvertible {
         let origin = text.index(scheme, offsetBy: 3)
         let end = text[origin...].firstIndex { $0 == "/" || $0 == "?" } ?? text.endIndex
         return try ACMEURL(text[..<end] + reference)
+    }
+
+    /// Of a URL with a user and a password, its scheme and host.
+    private static func withoutPassword(_ text: String) -> String {
+        guard let at = text.lastIndex(of: "@") else { return text }
+        let host = text[text.index(after: at)...].prefix { $0 != "/" && $0 != "?" }
+        guard let scheme = text.firstRange(of: "://"), scheme.upperBound <= at else { return "...@\(host)" }
+        return "\(text[..<scheme.upperBound])...@\(host), with a user's name or a password"
     }
 
     private static func host(of authority: Substring) -> Substring? {

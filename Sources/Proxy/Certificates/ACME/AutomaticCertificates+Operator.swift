@@ -146,6 +146,12 @@ extension AutomaticCertificates {
         guard stored.notValidAfter > now else {
             throw AdminFault(error: "the certificate expired at \(stored.notValidAfter.formatted(.iso8601))")
         }
+        guard !isTooEarly(stored, now: now) else {
+            throw AdminFault(
+                error:
+                    "the certificate is not valid before \(stored.notValidBefore.formatted(.iso8601)); import it then, or check this machine's clock"
+            )
+        }
         let domains = entries.keys.filter { domain in
             stored.names.contains(domain) || (!domain.isWildcard && stored.covers(domain.name))
         }.sorted { $0.name < $1.name }
@@ -164,6 +170,9 @@ extension AutomaticCertificates {
         advance()
         return domains.map(\.name)
     }
+
+    /// Clients would refuse it. An hour is left for clocks that differ.
+    func isTooEarly(_ stored: StoredCertificate, now: Date) -> Bool { stored.notValidBefore > now + 3_600 }
 
     private func known(_ text: String) throws -> DomainPattern {
         guard let domain = DomainPattern(text), entries[domain] != nil else {

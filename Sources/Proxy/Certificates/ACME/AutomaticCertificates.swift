@@ -166,6 +166,8 @@ package actor AutomaticCertificates {
                     name.schedule.deferAsk(now: now, random: random)
                     name.directory = nil
                 }
+                // Not by force: a clock that is behind would have it ordered again at each start.
+                if isTooEarly(stored, now: now) { name.schedule.lose() }
                 // Once: what is known of failures is not forgotten at each start.
                 if isForeign(stored, name), name.schedule.failures == 0 { name.schedule.forceNow(now) }
                 try install(stored, for: domain)

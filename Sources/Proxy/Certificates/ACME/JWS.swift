@@ -97,7 +97,7 @@ package struct ACMEKey: Sendable {
 /// What a CA gave outside of ACME to a customer, so that the new account is theirs.
 ///
 /// Source: RFC 8555 §7.3.4.
-package struct ExternalAccount: Sendable {
+package struct ExternalAccount: Sendable, Equatable {
     package let keyID: String
     private let key: SymmetricKey
 

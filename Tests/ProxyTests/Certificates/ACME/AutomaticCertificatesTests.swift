@@ -27,9 +27,11 @@ import Testing
             random: .seeded(1), clock: { [clock] in clock.now })
     }
 
-    private func keep(_ names: [String], as domain: String, until: Date = testNow + 90 * day, issuer: String = "test") throws {
+    private func keep(
+        _ names: [String], as domain: String, from: Date = testNow - day, until: Date = testNow + 90 * day, issuer: String = "test"
+    ) throws {
         let store = try CertificateStore(directory: scratch.file("cache"), logger: .silent)
-        let pair = try selfSigned(names, commonName: issuer, until: until)
+        let pair = try selfSigned(names, commonName: issuer, from: from, until: until)
         try store.save(try StoredCertificate(pem: pair.key + pair.certificate, source: "test"), for: try patterns(domain)[0])
     }
 
@@ -105,6 +107,34 @@ import Testing
         let certificates = try certificates()
         await certificates.update(domains: [("app.example.com", true)], generation: 1)
         #expect(await certificates.list[0].state == .renewing)
+        await certificates.stop()
+    }
+
+    @Test("one in the cache that is not valid yet is due at once, each time that it is found")
+    func early() async throws {
+        try keep(["app.example.com"], as: "app.example.com", from: testNow + 3_601, until: testNow + 200 * day)
+        try keep(["b.example.com"], as: "b.example.com", from: testNow + 3_599)
+        for _ in 0..<2 {
+            let certificates = try certificates()
+            await certificates.update(domains: [("app.example.com", true), ("b.example.com", true)], generation: 1)
+            let list = await certificates.list
+            #expect(list.map(\.state) == [.renewing, .valid])
+            #expect(list[0].due == Int(testNow.timeIntervalSince1970))
+            await certificates.stop()
+        }
+    }
+
+    @Test("a certificate that is not valid yet cannot be imported, but for clocks that differ by an hour")
+    func importedEarly() async throws {
+        let certificates = try certificates()
+        await certificates.update(domains: [("a.example.com", true)], generation: 1)
+        let early = try selfSigned(["a.example.com"], from: testNow + 3_601)
+        let error = await #expect(throws: AdminFault.self) { _ = try await certificates.adopt(pem: early.certificate + early.key) }
+        #expect(
+            error?.error.hasPrefix("the certificate is not valid before \((testNow + 3_601).formatted(.iso8601)); import it then") == true)
+        #expect(acquired.all.isEmpty)
+        let soon = try selfSigned(["a.example.com"], from: testNow + 3_599)
+        #expect(try await certificates.adopt(pem: soon.certificate + soon.key) == ["a.example.com"])
         await certificates.stop()
     }
 

@@ -3,8 +3,8 @@ import Logging
 import NIOCore
 
 /// What `[acme.dns]` says: who changes the zones, and how it is looked whether the change can be seen.
-package struct DNSProviderSettings: Sendable {
-    package enum Kind: Sendable {
+package struct DNSProviderSettings: Sendable, Equatable {
+    package enum Kind: Sendable, Equatable {
         case cloudflare(token: Secret, endpoint: ACMEURL)
         case route53(signer: SigV4, hostedZone: String?, endpoint: ACMEURL)
         case rfc2136(server: SocketEndpoint, zone: DNSName?, key: TSIGKey)
@@ -18,16 +18,6 @@ package struct DNSProviderSettings: Sendable {
     package var propagationLimit: Duration
     package var propagationWait: Duration
 
-    private var kindName: String {
-        switch kind {
-        case .cloudflare: "cloudflare"
-        case .route53: "route53"
-        case .rfc2136: "rfc2136"
-        case .exec: "exec"
-        case .webhook: "webhook"
-        }
-    }
-
     /// Reads `[acme.dns]` of the configuration by itself.
     package static func read(_ input: ConfigurationInput) -> (settings: DNSProviderSettings?, report: ConfigurationReport) {
         var reader = ConfigurationReader(role: .gateway, input: input)
@@ -37,14 +27,6 @@ package struct DNSProviderSettings: Sendable {
         }
         let settings = reader.dnsProvider(in: dns)
         return (settings, reader.report)
-    }
-}
-
-extension DNSProviderSettings: Equatable {
-    /// Secrets are not compared.
-    package static func == (one: DNSProviderSettings, other: DNSProviderSettings) -> Bool {
-        one.kindName == other.kindName && one.resolver == other.resolver && one.propagationLimit == other.propagationLimit
-            && one.propagationWait == other.propagationWait
     }
 }
 

@@ -4,7 +4,7 @@ import FoundationEssentials
 /// Signs requests to AWS.
 ///
 /// Source: AWS Signature Version 4, "Create a signed AWS API request".
-package struct SigV4: Sendable {
+package struct SigV4: Sendable, Equatable {
     package var accessKeyID: String
     package var secretAccessKey: Secret
     /// Of temporary credentials.

@@ -6,7 +6,7 @@ import FoundationEssentials
 /// MACs are sent and taken in full length only.
 ///
 /// Source: RFC 8945.
-package struct TSIGKey: Sendable {
+package struct TSIGKey: Sendable, Equatable {
     package enum Algorithm: String, CaseIterable, Sendable {
         case sha256 = "hmac-sha256"
         case sha384 = "hmac-sha384"

@@ -44,6 +44,38 @@ import Testing
             ])
     }
 
+    @Test("whatever is different makes the settings differ, secrets and times too; the same file does not")
+    func equality() throws {
+        let tables = [
+            "provider = 'cloudflare'\ntoken-file = 'token'", "provider = 'cloudflare'\ntoken-file = 'secret'",
+            "provider = 'cloudflare'\ntoken-file = 'token'\nendpoint = 'https://c.test/'",
+            "provider = 'cloudflare'\ntoken-file = 'token'\nresolver = '192.0.2.53'",
+            "provider = 'cloudflare'\ntoken-file = 'token'\npropagation-limit = '5m'",
+            "provider = 'route53'\naccess-key-id = 'A'\nsecret-access-key-file = 'secret'",
+            "provider = 'route53'\naccess-key-id = 'B'\nsecret-access-key-file = 'secret'",
+            "provider = 'route53'\naccess-key-id = 'A'\nsecret-access-key-file = 'token'",
+            "provider = 'route53'\naccess-key-id = 'A'\nsecret-access-key-file = 'secret'\nsession-token-file = 'session'",
+            "provider = 'route53'\naccess-key-id = 'A'\nsecret-access-key-file = 'secret'\nhosted-zone-id = 'Z1'",
+            "provider = 'route53'\naccess-key-id = 'A'\nsecret-access-key-file = 'secret'\nregion = 'eu-west-1'",
+            "provider = 'rfc2136'\nserver = '192.0.2.1'\nkey-name = 'k'\nkey-secret-file = 'tsig'",
+            "provider = 'rfc2136'\nserver = '192.0.2.2'\nkey-name = 'k'\nkey-secret-file = 'tsig'",
+            "provider = 'rfc2136'\nserver = '192.0.2.1'\nkey-name = 'l'\nkey-secret-file = 'tsig'",
+            "provider = 'rfc2136'\nserver = '192.0.2.1'\nkey-name = 'k'\nkey-secret-file = 'tsig'\nzone = 'a.test'",
+            "provider = 'rfc2136'\nserver = '192.0.2.1'\nkey-name = 'k'\nkey-secret-file = 'tsig'\nkey-algorithm = 'hmac-sha512'",
+            "provider = 'exec'\ncommand = '/bin/a'", "provider = 'exec'\ncommand = '/bin/b'",
+            "provider = 'webhook'\nurl = 'https://a.test/'", "provider = 'webhook'\nurl = 'https://b.test/'",
+            "provider = 'webhook'\nurl = 'https://a.test/'\ntoken-file = 'token'",
+        ]
+        let settings = try tables.map { table in
+            let result = read(table)
+            return try #require(result.settings, "\(table): \(result.faults)")
+        }
+        let again = tables.compactMap { read($0).settings }
+        for (place, one) in settings.enumerated() {
+            for (other, two) in again.enumerated() { #expect((one == two) == (place == other), "\(tables[place]) and \(tables[other])") }
+        }
+    }
+
     @Test("route53: keys, session, region, zone and endpoint")
     func route53() throws {
         let all = read(
