@@ -32,6 +32,20 @@ class Edge:
 
     def open_tls(self, domain, timeout=15, alpn=(), source=None):
         """`source` is the client's own address, of the many that loopback has."""
+        roots = self.roots()
+        try:
+            return self.handshake(domain, timeout, alpn, source)
+        except ssl.SSLCertVerificationError:
+            # A domain may have been added meanwhile, and the root that was read replaced.
+            if self.roots() == roots:
+                raise
+            return self.handshake(domain, timeout, alpn, source)
+
+    def roots(self):
+        with open(self.authority, "rb") as file:
+            return file.read()
+
+    def handshake(self, domain, timeout, alpn, source):
         raw = socket.create_connection((self.address, self.https_port), timeout=timeout, source_address=source and (source, 0))
         # As browsers and curl do.
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

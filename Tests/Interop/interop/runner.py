@@ -19,7 +19,7 @@ SUITES = [
     "observability", "access_log", "capture", "wg_tools", "cookies", "names", "several_loops", "udp", "kernel_tcp", "kernel_flow",
     "kernel_load", "kernel_faults", "acme_pebble", "acme_certs", "acme_cache", "acme_gateways", "acme_cluster", "acme_stub", "acme_dns",
 ]
-SLOW_SUITES = ["http_clients_slow", "acme_testssl", "rekey", "kernel_minute", "kernel_outages"]
+SLOW_SUITES = ["http_clients_slow", "http2_shared_load", "acme_testssl", "rekey", "kernel_minute", "kernel_outages"]
 TEST_TIMEOUT = 90
 
 

@@ -15,8 +15,11 @@ import Testing
     private func gateway(_ limiter: ConnectionLimiter) async throws -> (PublicListener, LineCollector) {
         let lines = LineCollector()
         let logger = Logger(label: "test", factory: { _ in lines })
+        // Clients that say nothing stay, however slow the machine is.
+        var limits = ProxyLimits()
+        limits.header = .minutes(5)
         let service = ProxyService(
-            mode: .gateway, router: Router(logger: .silent), connector: OriginDialer.connector(), logger: logger)
+            mode: .gateway, router: Router(logger: .silent), connector: OriginDialer.connector(), limits: limits, logger: logger)
         let listener = try await PublicListener.bind(
             SocketEndpoint(Loopback.localhost, port: 0), kind: .http, service: service, limiter: limiter, group: net.loop
         ).get()
