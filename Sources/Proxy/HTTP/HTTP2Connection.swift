@@ -40,6 +40,7 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
     private(set) var frameSize = HTTP2Window.standardFrameSize
     var indexing = HeaderIndexing()
     private let frames = HTTP2LastFrame()
+    private var order = HTTP2FrameOrder()
     /// Bytes by which streams may still grow their windows; without a bound where all of them share one.
     private var growth: Int
 
@@ -186,6 +187,7 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
             return
         }
         context.write(wrapOutboundOut(HTTP2Frame(streamID: id, payload: payload)), promise: promise)
+        if case .headers = payload, order.isAtRisk(context.channel) { flush(context) }
     }
 
     var eventLoop: any EventLoop { loop.eventLoop }
@@ -197,7 +199,7 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
         loop.eventLoop.assumeIsolated().execute { [self] in
             isFlushDue = false
             for stream in streams.values where stream.isFlushDue { stream.writeHeld() }
-            context?.flush()
+            if let context { flush(context) }
         }
     }
 
@@ -223,7 +225,14 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
 
     // MARK: The connection
 
+    /// Marks what was written as ready to leave, RFC 9113 §5.1.
+    private func flush(_ context: ChannelHandlerContext) {
+        context.flush()
+        order.flushed(context.channel)
+    }
+
     func channelWritabilityChanged(context: ChannelHandlerContext) {
+        order.writabilityChanged(context.channel)
         for stream in streams.values { stream.exchange.clientWritabilityChanged(stream.isWritable) }
         context.fireChannelWritabilityChanged()
     }

@@ -68,6 +68,22 @@ final class HTTP2LastFrame: NIOHTTP2FrameDelegate {
     }
 }
 
+/// Keeps HEADERS before the DATA behind them. NIO's handler holds both back while the channel takes nothing, HEADERS until they are
+/// flushed, but DATA only until the channel takes something again: between the two it would send DATA alone, and drop it for that.
+struct HTTP2FrameOrder {
+    private var wasUnwritable = false
+
+    /// HEADERS that were written just now may be held back, and are to be flushed before DATA is written.
+    func isAtRisk(_ channel: any Channel) -> Bool { wasUnwritable || !channel.isWritable }
+
+    mutating func writabilityChanged(_ channel: any Channel) {
+        if !channel.isWritable { wasUnwritable = true }
+    }
+
+    /// Nothing is held back any more if the channel takes more.
+    mutating func flushed(_ channel: any Channel) { wasUnwritable = !channel.isWritable }
+}
+
 /// Which header fields the peer is to remember, RFC 7541 §6.2: those that come again, in a table that stays small whatever size the peer
 /// allows. A table is searched from end to end for each field.
 struct HeaderIndexing {

@@ -22,6 +22,7 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
     private var headerListSize = Int.max
     var indexing = HeaderIndexing()
     fileprivate let frames = HTTP2LastFrame()
+    private var order = HTTP2FrameOrder()
     /// Bytes by which streams may still grow their windows.
     private var growth = HTTP2Window.sharedGrowth
     /// Who waits for the upstream's SETTINGS: before them nobody knows what it takes.
@@ -117,9 +118,12 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
             return
         }
         context.write(wrapOutboundOut(HTTP2Frame(streamID: id, payload: payload)), promise: promise)
+        if case .headers = payload, order.isAtRisk(context.channel) { flush(context) }
     }
 
-    func flush() { context?.flush() }
+    func flush() {
+        if let context { flush(context) }
+    }
 
     var eventLoop: (any EventLoop)? { context?.eventLoop }
     var closeFuture: EventLoopFuture<Void>? { context?.channel.closeFuture }
@@ -216,7 +220,14 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
         flush()
     }
 
+    /// Marks what was written as ready to leave, RFC 9113 §5.1.
+    private func flush(_ context: ChannelHandlerContext) {
+        context.flush()
+        order.flushed(context.channel)
+    }
+
     func channelWritabilityChanged(context: ChannelHandlerContext) {
+        order.writabilityChanged(context.channel)
         for stream in streams.values { stream.connectionWritabilityChanged() }
         context.fireChannelWritabilityChanged()
     }
