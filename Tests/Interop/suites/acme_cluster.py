@@ -285,23 +285,24 @@ class SUITE(Suite):
         check_equal(statuses, [REDIRECT] * 20, "statuses")
         check_equal(len(peer.asked(token)), 1, "questions")
 
-    def flood(self, gateway, peer):
-        """More unknown tokens at once than are asked about, and a peer that answers none of them."""
-        connections = []
+    def flood(self, gateway, peer, answer):
+        """More unknown tokens at once than are asked about, and how the peer answers each of them."""
+        connections, asked = [], len(peer.questions)
         for _ in range(150):
             token = new_token()
-            peer.answers[token] = stall
+            peer.answers[token] = answer
             connection = socket.create_connection(gateway.place, timeout=10)
             self.lab.on_close(connection.close)
             connection.sendall(f"GET /.well-known/acme-challenge/{token} HTTP/1.1\r\nHost: {APP}\r\n\r\n".encode())
             connections.append(connection)
+        wait_until(lambda: len(peer.questions) - asked >= 32, 5, "the peer is asked")
         return connections
 
     @test
     def unknown_tokens_from_a_stranger_do_not_hinder_an_order(self):
         (gateway, *_), peer = self.ring()
         before, failed = gateway.leaf(APP), len(self.ca.failed_validations())
-        connections = self.flood(gateway, peer)
+        connections = self.flood(gateway, peer, stall)
         self.ca.perspectives = [gateway.place]
         gateway.renew(APP)
         wait_until(lambda: gateway.leaf(APP) != before, 15, "it has renewed")
@@ -316,8 +317,17 @@ class SUITE(Suite):
         text = f"{token}.{other.thumbprint}"
         # As if another process of that gateway had ordered.
         self.lab.write(f"{other.name}-state/certificates/{token}+http-01", text)
-        self.flood(gateway, peer)
+        self.flood(gateway, peer, stall)
         check_equal(gateway.challenge(token, APP), (200, text.encode()), "what the CA gets")
+
+    @test
+    def unknown_tokens_from_a_stranger_do_not_hide_those_of_a_peer_that_has_many_questions(self):
+        (_, _, gateway), peer = self.ring()
+        token = new_token()
+        text = f"{token}.{peer.thumbprint}".encode()
+        peer.answers[token] = response(text)
+        self.flood(gateway, peer, lambda connection: (time.sleep(0.2), connection.sendall(response(b"no", "404 Not Found"))))
+        check_equal(gateway.challenge(token, APP), (200, text), "what the CA gets")
         for one in self.members:
             one.stop()
 

@@ -34,19 +34,18 @@ package struct ClusterSettings: Sendable, Equatable {
 package final class GatewayCluster: ChallengeResponder {
     private let board: ChallengeBoard
     private let store: CertificateStore
-    private let peers: [ClusterSettings.Peer]
+    /// Each with its questions that it has not answered yet.
+    private let peers: [(peer: ClusterSettings.Peer, questions: Turns)]
     private let thumbprints: Set<String>
     private let isOurs: @Sendable (String) -> Bool
     private let http: HTTPClient?
     private let loop: any EventLoop
     private let ownThumbprint: @Sendable () async -> String
-    private let state: Mutex<State>
+    private let state = Mutex(State())
 
     private struct State: Sendable {
         /// Who waits for the answer about a token.
         var waiting: [String: [EventLoopPromise<String?>]] = [:]
-        /// Questions that each peer has not answered yet.
-        var outstanding: [Int]
         /// Tokens that no gateway knew, until when.
         var misses: [String: NIODeadline] = [:]
         var served: UInt64 = 0
@@ -66,8 +65,7 @@ package final class GatewayCluster: ChallengeResponder {
         self.board = board
         self.store = store
         self.isOurs = isOurs
-        peers = settings.peers
-        state = Mutex(State(outstanding: [Int](repeating: 0, count: settings.peers.count)))
+        peers = settings.peers.map { [loop] in ($0, Turns(Self.maximumOutstanding, patience: Self.patience, on: loop)) }
         thumbprints = Set(settings.peers.map(\.thumbprint))
         guard !settings.peers.isEmpty else {
             http = nil
@@ -155,32 +153,26 @@ package final class GatewayCluster: ChallengeResponder {
         return nil
     }
 
-    /// All at once; the first good answer counts. A peer that does not answer is left out while it has questions enough, so that it does not
-    /// hold up those about tokens that others have.
+    /// All at once; the first good answer counts. A peer with many questions gets this one when it has answered some. If it answers none it
+    /// is left out after a while: those about tokens that others have are not held up by it.
     private func askPeers(_ token: String, host: String) async -> (answer: String?, wereAllAsked: Bool) {
-        guard let http, !peers.isEmpty else { return (nil, true) }
-        let asked = state.withLock { state in
-            peers.indices.filter { index in
-                guard state.outstanding[index] < Self.maximumOutstanding else { return false }
-                state.outstanding[index] += 1
-                return true
+        guard let http else { return (nil, true) }
+        return await withTaskGroup(of: Optional<String?>.self) { tasks in
+            for (peer, questions) in peers {
+                tasks.addTask { await questions.run { await self.ask(peer, token, host: host, http) } }
             }
-        }
-        let answer: String? = await withTaskGroup(of: String?.self) { tasks in
-            for index in asked {
-                tasks.addTask {
-                    defer { self.state.withLock { $0.outstanding[index] -= 1 } }
-                    return await self.ask(self.peers[index], token, host: host, http)
-                }
-            }
+            var wereAllAsked = true
             for await answer in tasks {
+                guard let answer else {
+                    wereAllAsked = false
+                    continue
+                }
                 guard let answer else { continue }
                 tasks.cancelAll()
-                return answer
+                return (answer, true)
             }
-            return nil
+            return (nil, wereAllAsked)
         }
-        return (answer, asked.count == peers.count)
     }
 
     private func ask(_ peer: ClusterSettings.Peer, _ token: String, host: String, _ http: HTTPClient) async -> String? {
@@ -214,6 +206,8 @@ package final class GatewayCluster: ChallengeResponder {
     static let maximumWaiting = 64
     /// Of one peer.
     static let maximumOutstanding = 128
+    /// For a peer with so many.
+    static let patience = TimeAmount.seconds(1)
     static let maximumMisses = 1_024
     static let missTime = TimeAmount.seconds(1)
     static let questionLimit = TimeAmount.seconds(4)
