@@ -36,8 +36,7 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
     /// Received and held back, of all streams; and what the connection's window lacks.
     private var held = 0
     private var credit = 0
-    /// The client's SETTINGS_MAX_FRAME_SIZE.
-    private(set) var frameSize = HTTP2Window.standardFrameSize
+    private(set) var peerLimits = HTTP2PeerLimits()
     var indexing = HeaderIndexing()
     private let frames = HTTP2LastFrame()
     private var order = HTTP2FrameOrder()
@@ -116,7 +115,7 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
             let padding = content.paddingBytes.map { $0 + 1 } ?? 0
             streams[frame.streamID]?.receive(bytes, padding: padding, endStream: content.endStream)
         case .settings(.settings(let settings)):
-            for setting in settings where setting.parameter == .maxFrameSize { frameSize = setting.value }
+            for setting in settings { peerLimits.take(setting) }
             begin()
         case .settings(.ack), .rstStream, .priority, .ping, .goAway, .windowUpdate, .pushPromise, .alternativeService, .origin: break
         }

@@ -64,7 +64,15 @@ package enum HTTP2Fields {
                     return bytes.count
                 }
             }
-            add(name, section.text(line.value), to: &headers, &indexing)
+            add(name, text(line.value, of: section), to: &headers, &indexing)
+        }
+    }
+
+    /// NIO's HPACK knows text only. Bytes that are no UTF-8 count as ISO 8859-1, as browsers take them: RFC 9110 §5.5.
+    private static func text(_ span: FieldSection.Span, of section: FieldSection) -> String {
+        section.withBytes(span) { bytes in
+            String(validating: bytes, as: UTF8.self)
+                ?? String(String.UnicodeScalarView(bytes.lazy.map { Unicode.Scalar($0) }))
         }
     }
 

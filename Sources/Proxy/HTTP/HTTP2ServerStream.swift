@@ -111,11 +111,11 @@ final class HTTP2ServerStream: ClientStream {
 
     func carries(_ response: CheckedResponse) -> Bool {
         let section = response.section
-        if section.bytes.readableBytes * HTTP2Setup.longestCode + section.lines.count * 16 + 256 <= connection.frameSize { return true }
-        var (headers, indexing) = (HPACKHeaders(), HeaderIndexing())
+        if connection.peerLimits.certainlyAllow(section) { return true }
+        var (headers, indexing) = (HPACKHeaders([(":status", String(response.code))]), HeaderIndexing())
         HTTP2Fields.add(section, to: &headers, &indexing)
         headers.add(name: "content-length", value: String(Int.max))
-        return HTTP2Setup.fits(headers, in: connection.frameSize)
+        return connection.peerLimits.allow(headers)
     }
 
     func send(_ response: CheckedResponse) {
@@ -184,7 +184,7 @@ final class HTTP2ServerStream: ClientStream {
         if let trailers {
             writeHeld()
             let fields = HTTP2Fields.trailers(trailers, &connection.indexing)
-            guard HTTP2Setup.fits(fields, in: connection.frameSize) else { return reset(.internalError) }
+            guard connection.peerLimits.allow(fields) else { return reset(.internalError) }
             connection.write(id, .headers(.init(headers: fields, endStream: true)), promise: endPromise())
         } else if let head = heldHead, heldData == nil {
             heldHead = nil
@@ -220,9 +220,9 @@ final class HTTP2ServerStream: ClientStream {
         }
         guard var data = heldData else { return }
         heldData = nil
-        // What waits for the client's window is not to keep the whole of what was read with it.
-        if buffered >= HTTP2Window.uncounted, data.storageCapacity > 2 * data.readableBytes { data = ByteBuffer(data.readableBytesView) }
         let count = data.readableBytes
+        // What waits for the client's window is not to keep the whole of what was read with it.
+        if data.storageCapacity > (buffered >= HTTP2Window.uncounted ? 2 : 4) * count { data = ByteBuffer(bytes: data.readableBytesView) }
         sent += count
         let payload = HTTP2Frame.FramePayload.data(.init(data: .byteBuffer(data), endStream: endStream))
         guard sent > HTTP2Window.uncounted else { return connection.write(id, payload, promise: endStream ? endPromise() : nil) }

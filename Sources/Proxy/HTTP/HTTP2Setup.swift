@@ -33,24 +33,52 @@ enum HTTP2Setup {
         return NIOHTTP2Handler(mode: mode, frameDelegate: frames, connectionConfiguration: connection, streamConfiguration: stream)
     }
 
-    /// Whether a header section goes into one frame: NIO's handler writes no CONTINUATION, and ends the connection over what does not fit.
-    /// - Parameter frameSize: the peer's SETTINGS_MAX_FRAME_SIZE.
-    static func fits(_ headers: HPACKHeaders, in frameSize: Int) -> Bool {
-        var bound = 64
-        for (name, value, _) in headers { bound += (name.utf8.count + value.utf8.count) * longestCode + 16 }
-        if bound <= frameSize { return true }
-        var encoder = HPACKEncoder(allocator: ByteBufferAllocator(), maxDynamicTableSize: 0)
-        var buffer = ByteBuffer()
-        guard (try? encoder.encode(headers: headers, to: &buffer)) != nil else { return false }
-        return buffer.readableBytes + 64 <= frameSize
-    }
-
-    /// Bytes that Huffman's code makes of one at most, RFC 7541 appendix B.
-    static let longestCode = 4
     /// Each costs eight bytes of a connection's memory, and a look at all when a frame comes for a stream that is not there.
     private static let sharedCount = 10_000
     private static let recentlyReset = 512
     private static let controlFrames = 400
+}
+
+/// What the peer takes of a header section, RFC 9113 §6.5.2.
+struct HTTP2PeerLimits {
+    private var frameSize = HTTP2Window.standardFrameSize
+    /// Not every peer names one.
+    private var headerListSize = Int.max
+
+    mutating func take(_ setting: HTTP2Setting) {
+        switch setting.parameter {
+        case .maxFrameSize: frameSize = setting.value
+        case .maxHeaderListSize: headerListSize = setting.value
+        default: break
+        }
+    }
+
+    /// Whether the peer takes it, in one frame: NIO's handler writes no CONTINUATION, and ends the connection over what does not fit.
+    func allow(_ headers: HPACKHeaders) -> Bool {
+        let bytes = headers.reduce(0) { $0 + $1.name.utf8.count + $1.value.utf8.count }
+        guard bytes + headers.count * Self.fieldOverhead <= headerListSize else { return false }
+        if bytes * Self.longestCode + headers.count * Self.longestPrefix + Self.frameOverhead <= frameSize { return true }
+        var encoder = HPACKEncoder(allocator: ByteBufferAllocator(), maxDynamicTableSize: 0)
+        var buffer = ByteBuffer()
+        guard (try? encoder.encode(headers: headers, to: &buffer)) != nil else { return false }
+        return buffer.readableBytes + Self.frameOverhead <= frameSize
+    }
+
+    /// The same of the fields of an answer, to which a status and a length are added. Quick; false if it is not certain.
+    func certainlyAllow(_ section: FieldSection) -> Bool {
+        let (bytes, count) = (section.bytes.readableBytes, section.lines.count)
+        // A byte that is not UTF-8 becomes two.
+        return 2 * bytes + count * Self.fieldOverhead + Self.added <= headerListSize
+            && 2 * bytes * Self.longestCode + count * Self.longestPrefix + Self.added <= frameSize
+    }
+
+    /// Bytes that Huffman's code makes of one at most, RFC 7541 appendix B.
+    private static let longestCode = 4
+    private static let longestPrefix = 16
+    /// RFC 9113 §6.5.2.
+    private static let fieldOverhead = 32
+    private static let frameOverhead = 64
+    private static let added = 256
 }
 
 /// Tells whether an error that NIO's handler reports was of a stream or of the connection: it writes RST_STREAM or GOAWAY just before.

@@ -17,9 +17,7 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
     private var streams: [HTTP2StreamID: HTTP2UpstreamStream] = [:]
     private var nextStream = HTTP2StreamID(1)
     private var maximumStreams = 100
-    /// What the upstream takes: SETTINGS_MAX_FRAME_SIZE, and SETTINGS_MAX_HEADER_LIST_SIZE, which not every upstream names.
-    private var frameSize = HTTP2Window.standardFrameSize
-    private var headerListSize = Int.max
+    private(set) var peerLimits = HTTP2PeerLimits()
     var indexing = HeaderIndexing()
     fileprivate let frames = HTTP2LastFrame()
     private var order = HTTP2FrameOrder()
@@ -72,12 +70,6 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
         let body = onBegin
         onBegin = nil
         body?(failure)
-    }
-
-    /// Whether the upstream takes such a header section.
-    func takes(_ headers: HPACKHeaders) -> Bool {
-        let size = headers.reduce(0) { $0 + $1.name.utf8.count + $1.value.utf8.count + 32 }
-        return size <= headerListSize && HTTP2Setup.fits(headers, in: frameSize)
     }
 
     /// A stream whose bytes are taken at once may have more on their way; all of them together not without a bound.
@@ -172,12 +164,8 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
                 flush()
             }
             for setting in settings {
-                switch setting.parameter {
-                case .maxConcurrentStreams: maximumStreams = setting.value
-                case .maxFrameSize: frameSize = setting.value
-                case .maxHeaderListSize: headerListSize = setting.value
-                default: break
-                }
+                if setting.parameter == .maxConcurrentStreams { maximumStreams = setting.value }
+                peerLimits.take(setting)
             }
             tellBegin(nil)
         case .goAway(let last, let code, _):

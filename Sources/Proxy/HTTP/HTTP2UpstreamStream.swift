@@ -36,7 +36,7 @@ final class HTTP2UpstreamStream: UpstreamStream {
 
     func send(_ outgoing: OutgoingRequest) {
         let headers = headers(outgoing)
-        guard connection.takes(headers) else {
+        guard connection.peerLimits.allow(headers) else {
             connection.discard()
             return fail { [self] in
                 self.request?.fail("the request's head is longer than the upstream takes", .fault(.sectionTooLong))
@@ -97,7 +97,7 @@ final class HTTP2UpstreamStream: UpstreamStream {
         isOutputEnded = true
         if let trailers {
             let fields = HTTP2Fields.trailers(trailers, &connection.indexing)
-            guard connection.takes(fields) else { return connection.write(id, .rstStream(.internalError)) }
+            guard connection.peerLimits.allow(fields) else { return connection.write(id, .rstStream(.internalError)) }
             connection.write(id, .headers(.init(headers: fields, endStream: true)))
         } else {
             connection.write(id, .data(.init(data: .byteBuffer(ByteBuffer()), endStream: true)))

@@ -56,7 +56,10 @@ LONG = {
     "/long-trailers": (OK + b"Transfer-Encoding: chunked\r\n\r\n4\r\nlong\r\n0\r\n" + FIELDS + b"\r\n", False),
 }
 
-ALL = {**EARLY, **RIGHT, **WRONG, **TORN, **SURPLUS, **LONG, "/plain": (OK + b"Content-Length: 2\r\n\r\nok", False)}
+# A value in ISO 8859-1, and one in UTF-8.
+TEXTS = {"/texts": (OK + b"X-Latin: caf\xe9\r\nX-UTF: caf\xc3\xa9\r\nContent-Length: 2\r\n\r\nok", False)}
+
+ALL = {**EARLY, **RIGHT, **WRONG, **TORN, **SURPLUS, **LONG, **TEXTS, "/plain": (OK + b"Content-Length: 2\r\n\r\nok", False)}
 
 
 class CannedOrigin:

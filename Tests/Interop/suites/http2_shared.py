@@ -10,7 +10,7 @@ from interop.client import curl, pattern_file
 from interop.h2_service import H2Service
 from interop.h2raw import (
     CANCEL, CONTINUATION, END_HEADERS, END_STREAM, H2, HEADER_TABLE_SIZE, HEADERS, INTERNAL_ERROR,
-    MAX_FRAME_SIZE, REFUSED_STREAM, WINDOW_UPDATE, Response, block, frame, request, setting)
+    MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE, REFUSED_STREAM, WINDOW_UPDATE, Response, block, frame, request, setting)
 from interop.neighbour import Neighbour
 from interop.nodes import wait_until_served
 from interop.runner import Suite, test
@@ -139,6 +139,27 @@ class SUITE(Suite):
     def an_answer_head_that_is_longer_than_a_frame_by_http_1_1(self):
         with self.neighbour():
             self.long_answers(PLAIN, "/long-head", "/long-trailers", ["/plain"])
+
+    @test
+    def an_answer_head_that_a_visitor_does_not_take(self):
+        """It says so by SETTINGS_MAX_HEADER_LIST_SIZE."""
+        with self.open(settings=setting(MAX_HEADER_LIST_SIZE, 1000)) as h2:
+            statuses = [h2.get(path).status for path in ("/head/1/300", "/head/3/300", "/head/1/300")]
+            check_equal(statuses, [200, 502, 200], "statuses")
+            response = h2.get("/trailers/3/300")
+            check(response.status == 200 and response.reset is not None, f"long trailers: {response}")
+            check(h2.goaway is None, f"GOAWAY with {h2.goaway}")
+
+    @test
+    def field_values_that_are_no_utf_8(self):
+        """HTTP/1.1 passes them on as they are, HTTP/2 as the same letters."""
+        with self.open(PLAIN) as h2:
+            fields = dict(h2.get("/texts").fields)
+            check_equal((fields["x-latin"], fields["x-utf"]), ("caf\xe9", "caf\xe9"), "values by HTTP/2")
+        with Wire(self.edge, PLAIN) as wire:
+            wire.send(f"GET /texts HTTP/1.1\r\nHost: {PLAIN}\r\n\r\n".encode())
+            head = wire.answer().head
+            check(b"X-Latin: caf\xe9\r\nX-UTF: caf\xc3\xa9\r\n" in head, f"by HTTP/1.1: {head}")
 
     # Visitors that do not wait
 
