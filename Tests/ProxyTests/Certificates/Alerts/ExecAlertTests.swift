@@ -12,7 +12,7 @@ import Testing
 
     init() throws { directory = try ScratchDirectory() }
 
-    private func run(_ script: String, limit: Duration = .seconds(20)) async throws -> Result<AlertReceipt, AlertFault> {
+    private func run(_ script: String, limit: Duration = .seconds(300)) async throws -> Result<AlertReceipt, AlertFault> {
         try directory.write("#!/bin/sh\n" + script, to: "tell", mode: 0o700)
         return await ExecAlert(program: directory.file("tell"), limit: limit).send(notice)
     }

@@ -27,7 +27,7 @@ import Testing
 
     private func send(
         _ script: SMTPStub.Script, _ security: AlertSettings.Mail.Security = .none, to: [String] = ["admin@example.com"],
-        authenticates: Bool = true, trustFile: String? = nil, limit: TimeAmount = .seconds(20)
+        authenticates: Bool = true, trustFile: String? = nil, limit: TimeAmount = .seconds(300)
     ) async throws -> (result: Result<AlertReceipt, AlertFault>, seen: SMTPStub.Seen) {
         let stub = try await SMTPStub(script)
         let mail = MailAlert(

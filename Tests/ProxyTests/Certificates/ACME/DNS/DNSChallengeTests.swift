@@ -71,7 +71,7 @@ private struct SlowProvider: DNSProvider {
         let resolver = DNSResolver(servers: [stub.endpoint], group: Self.group)
         let lines = RecordingLog.Lines()
         let challenge = DNSChallenge(
-            provider: provider, resolver: resolver, propagation: DNSPropagation(resolver: resolver, limit: .seconds(20), port: stub.port),
+            provider: provider, resolver: resolver, propagation: DNSPropagation(resolver: resolver, limit: .seconds(600), port: stub.port),
             logger: Logger(label: "test") { _ in RecordingLog(lines: lines) })
         do { try await body(challenge, provider, lines) } catch { Issue.record(error) }
         try await stub.close()
