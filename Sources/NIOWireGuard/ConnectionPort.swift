@@ -44,7 +44,7 @@ final class ConnectionPort: QueuedPort, @unchecked Sendable {
     private let toChannel: Mailbox<Notice>?
 
     fileprivate(set) var id: ConnectionID?
-    private var waiting = CircularBuffer<ByteBuffer>()
+    private var waiting = CircularBuffer<ByteBuffer>(initialCapacity: 2)
     private var isOutputClosing = false
     private var isAborting = false
     private let wantsRead = Atomic<Bool>(false)

@@ -26,9 +26,9 @@ struct WireGuardChannelState {
     private var lifecycle = Lifecycle.created
     private var isOutputCloseRequested = false
     /// Written, not yet handed to the interface.
-    private var unflushed = MarkedCircularBuffer<ByteBuffer>(initialCapacity: 8)
+    private var unflushed = MarkedCircularBuffer<ByteBuffer>(initialCapacity: 2)
     /// One for each write, in order, until the stack has taken its last byte.
-    private var pending = CircularBuffer<PendingWrite>()
+    private var pending = CircularBuffer<PendingWrite>(initialCapacity: 2)
     /// Bytes written that the stack has not taken.
     private(set) var bufferedBytes = 0
     /// Of `pending`.

@@ -260,6 +260,6 @@ package struct ReceiveWindow: ~Copyable {
 
     /// RFC 7323 §2.3.
     private static let largestWindow = 1 << 30
-    private static let smallestBlock: UInt32 = 2048
+    private static let smallestBlock: UInt32 = 1024
     private static let largestBlock: UInt32 = 128 * 1024
 }

@@ -179,7 +179,7 @@ package struct SendBuffer: ~Copyable {
     }
 
     /// Enough for a request.
-    private static let smallestMemory = 4096
+    private static let smallestMemory = 1024
     private static let largestMemory = 128 * 1024
     /// No window is larger (RFC 7323 §2.3).
     private static let largestLimit = 1 << 30

@@ -39,7 +39,7 @@ NGINX_MORE = """
 class Crowds:
     def __init__(self, program, lab, sides, figures):
         self.program, self.lab, self.sides, self.figures = program, lab, sides, figures
-        self.echo_port = None
+        self.echo_port, self.made = None, 0
 
     def tasks(self):
         return [
@@ -107,8 +107,9 @@ class Crowds:
 
     def ours(self, kind):
         target = self.sides.service.address if kind == "request" else self.echo()
+        self.made += 1
         return Ours(
-            self.program, self.lab, self.sides.service, name=f"crowd-{kind}", target=target,
+            self.program, self.lab, self.sides.service, name=f"crowd-{self.made}", target=target,
             options=["--config", self.lab.write("crowd.toml", LIMITS)])
 
     def nginx(self, kind):
