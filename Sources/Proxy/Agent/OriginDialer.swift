@@ -12,9 +12,10 @@ package enum OriginDialer {
                 .channelOption(.tcpOption(.tcp_nodelay), value: 1)
                 // A target that vanished is found out by the system, within 2 min.
                 .channelOption(.socketOption(.so_keepalive), value: 1)
-                .channelOption(.tcpOption(keepaliveIdle), value: 60)
-                .channelOption(.tcpOption(keepaliveInterval), value: 15)
-                .channelOption(.tcpOption(keepaliveCount), value: 4)
+                .channelOption(.tcpOption(.keepaliveIdle), value: 60)
+                .channelOption(.tcpOption(.keepaliveInterval), value: 15)
+                .channelOption(.tcpOption(.keepaliveCount), value: 4)
+                .channelOption(.tcpOption(.unsentLowWater), value: TCPOption.unsent)
                 .channelOption(.allowRemoteHalfClosure, value: halfClosure)
                 .channelOption(.writeBufferWaterMark, value: .init(low: 64 * 1024, high: 128 * 1024))
             do {
@@ -31,9 +32,4 @@ package enum OriginDialer {
             }
         }
     }
-
-    // Linux numbers, linux/tcp.h; NIO has no names for them.
-    private static let keepaliveIdle = NIOBSDSocket.Option(rawValue: 4)
-    private static let keepaliveInterval = NIOBSDSocket.Option(rawValue: 5)
-    private static let keepaliveCount = NIOBSDSocket.Option(rawValue: 6)
 }

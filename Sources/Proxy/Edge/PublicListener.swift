@@ -37,9 +37,10 @@ package final class PublicListener: Sendable {
             .serverChannelOption(.tcpOption(.tcp_nodelay), value: 1)
             // A WebSocket has no time limit: a client that vanished is found out by the system, within 2 min.
             .serverChannelOption(.socketOption(.so_keepalive), value: 1)
-            .serverChannelOption(.tcpOption(keepaliveIdle), value: 60)
-            .serverChannelOption(.tcpOption(keepaliveInterval), value: 15)
-            .serverChannelOption(.tcpOption(keepaliveCount), value: 4)
+            .serverChannelOption(.tcpOption(.keepaliveIdle), value: 60)
+            .serverChannelOption(.tcpOption(.keepaliveInterval), value: 15)
+            .serverChannelOption(.tcpOption(.keepaliveCount), value: 4)
+            .serverChannelOption(.tcpOption(.unsentLowWater), value: TCPOption.unsent)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     try channel.syncOptions?.setOption(.allowRemoteHalfClosure, value: true)
@@ -115,11 +116,6 @@ package final class PublicListener: Sendable {
             try channel.pipeline.syncOperations.addHandlers(FarewellGate(), handler)
         }
     }
-
-    // Linux numbers, linux/tcp.h; NIO has no names for them.
-    private static let keepaliveIdle = NIOBSDSocket.Option(rawValue: 4)
-    private static let keepaliveInterval = NIOBSDSocket.Option(rawValue: 5)
-    private static let keepaliveCount = NIOBSDSocket.Option(rawValue: 6)
 
     private final class Connections: Sendable {
         let all = Mutex<[ObjectIdentifier: any Channel]>([:])

@@ -66,14 +66,15 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
         let limits = service.limits
         let connection = HTTP2Connection(service: service, loop: loop, identity: identity, coverage: coverage)
         let settings = [
-            HTTP2Setting(parameter: .maxConcurrentStreams, value: limits.streamsPerConnection),
+            HTTP2Setting(parameter: .maxConcurrentStreams, value: max(limits.streamsPerConnection, HTTP2Window.standardStreams)),
             HTTP2Setting(parameter: .initialWindowSize, value: connection.initialWindow),
             // Beyond it the connection ends; up to it, what is beyond the limit is answered.
-            HTTP2Setting(parameter: .maxHeaderListSize, value: limits.headerListSize * 4),
+            HTTP2Setting(parameter: .maxHeaderListSize, value: max(limits.headerListSize * 4, HTTP2Window.standardHeaderList)),
             HTTP2Setting(parameter: .enableConnectProtocol, value: 1),
         ]
         let operations = channel.pipeline.syncOperations
         try operations.addHandler(FrameCoalescer())
+        try operations.addHandler(HTTP2OwnSettings())
         try operations.addHandler(
             HTTP2Setup.handler(.server, settings: settings, isShared: connection.isShared, frames: connection.frames))
         try operations.addHandler(connection)
@@ -128,6 +129,11 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
         if requests == 0 { ownDeadline = loop.clock.deadline(after: service.limits.keepAliveIdle) }
         let growth = service.limits.connectionWindow - HTTP2Window.standard
         if growth > 0 { write(.rootStream, .windowUpdate(windowSizeIncrement: growth)) }
+        // Only when the client has acknowledged it: what it has opened before is not too much.
+        if service.limits.streamsPerConnection < HTTP2Window.standardStreams {
+            let setting = HTTP2Setting(parameter: .maxConcurrentStreams, value: service.limits.streamsPerConnection)
+            write(.rootStream, .settings(.settings([setting])))
+        }
         flushSoon()
     }
 
@@ -322,6 +328,9 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
 enum HTTP2Window {
     /// Of each connection before anything is said.
     static let standard = 65_535
+    /// What NIO's handler allows at first.
+    static let standardStreams = 100
+    static let standardHeaderList = 16 * 1024
     /// Of each stream; it grows while its bytes are taken at once.
     static let initial = 256 * 1024
     /// The same where many clients share a connection, and how much all streams of one may grow.

@@ -207,6 +207,9 @@ extension ProxyRequest {
         if exchange.isUnanswered, !exchange.isRequestComplete {
             pace.pause(!(upstream?.isWritable ?? true), now: loop.clock.now)
             setTimer(.bodyIdle)
+        } else if timer == .responseHead {
+            // The service still takes what it is to answer.
+            setTimer(.responseHead)
         }
         client?.readingMayGoOn()
     }

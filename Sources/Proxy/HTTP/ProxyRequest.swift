@@ -27,7 +27,7 @@ final class ProxyRequest {
     var needsUpstreamFlush = false
     /// A connect that is answered with an older number has come too late.
     var connectNumber: UInt64 = 0
-    private var timer = Timer.none
+    private(set) var timer = Timer.none
     private(set) var deadline = NIODeadline.distantFuture
     var pace = BodyPace()
     var relay: WebSocketRelay?
@@ -230,12 +230,25 @@ final class ProxyRequest {
         case .responseHead:
             loop.counters.upstreamFailed(.noResponse)
             fail("no response in time", .gatewayTimeout)
-        case .bodyIdle where exchange.isRequestComplete:
-            loop.counters.upstreamFailed(.noResponse)
-            fail("response stalled", .gatewayTimeout)
-        case .bodyIdle: fail("request stalled", .requestTimeout(.bodyIdle))
+        case .bodyIdle: bodyStalled()
         case .relayIdle: fail("nothing moved", nil)
         case .drain: fail("the proxy ends", nil)
+        }
+    }
+
+    /// Whoever was to move is to blame.
+    private func bodyStalled() {
+        if client?.isWritable == false {
+            loop.counters.refused(.bodyIdle)
+            fail("the client takes no more of the response", nil)
+        } else if upstream?.isWritable == false {
+            loop.counters.upstreamFailed(.noResponse)
+            fail("the service takes no more of the request", .gatewayTimeout)
+        } else if exchange.isRequestComplete {
+            loop.counters.upstreamFailed(.noResponse)
+            fail("response stalled", .gatewayTimeout)
+        } else {
+            fail("request stalled", .requestTimeout(.bodyIdle))
         }
     }
 

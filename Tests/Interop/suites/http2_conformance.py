@@ -3,9 +3,10 @@
 import re
 
 from interop.chain import APP, Chain, Holdings
+from interop.client import curl
 from interop.h2_cases import CASES
 from interop.h2_judge import judge
-from interop.h2raw import END_HEADERS, END_STREAM, H2, HEADERS, block, frame, literal, request
+from interop.h2raw import CONTINUATION, END_HEADERS, END_STREAM, H2, HEADERS, block, frame, literal, request
 from interop.nodes import Origin, wait_until_served
 from interop.recorder import RecordingOrigin
 from interop.runner import Suite, test
@@ -15,7 +16,7 @@ SEEN = "seen.example.com"
 
 
 class SUITE(Suite):
-    tools = ["setpriv"]
+    tools = ["setpriv", "curl"]
     modules = ["hpack"]
 
     def set_up(self):
@@ -215,6 +216,34 @@ class SUITE(Suite):
             # The entry that the refused block has added is used by the next one.
             h2.headers(3, block(request(APP)) + b"\xbe")
             check_equal(h2.response(3).status, 200, "status of the next request")
+
+    def ask_at_once(self, fields, acknowledges):
+        """A request right behind the preface, as most clients send it. What the server allows is not known yet."""
+        with H2(self.edge, APP, automatic=acknowledges) as h2:
+            parts = [fields[offset:offset + 16384] for offset in range(0, len(fields), 16384)]
+            last, h2.next_stream = len(parts) - 1, 3
+            for number, part in enumerate(parts):
+                h2.frame(CONTINUATION if number else HEADERS, (0 if number else END_STREAM) | (END_HEADERS if number == last else 0), 1, part)
+            status = h2.response(1).status
+            again = h2.get().status if acknowledges else h2.response(h2.request()).status
+            check(h2.goaway is None, f"GOAWAY with {h2.goaway}")
+            return status, again
+
+    @test
+    def long_heads_right_behind_the_preface(self):
+        for count, length, expected in ((15, 1000, 200), (40, 1000, 200), (5, 7000, 200), (60, 1000, 431), (1500, 5, 431), (1, 17_000, 431)):
+            fields = block(request(APP)) + b"".join(literal(f"x-{number}", "a" * length) for number in range(count))
+            for acknowledges in (True, False):
+                check_equal(self.ask_at_once(fields, acknowledges), (expected, 200), f"statuses of {count} fields of {length} bytes and after")
+
+    @test
+    def long_heads_of_curl(self):
+        for count, expected in ((20, b"200"), (45, b"200"), (60, b"431")):
+            fields = [part for number in range(count) for part in ("--header", f"X-{number}: {'a' * 1000}")]
+            status = curl([
+                *self.edge.curl_options(APP), "--http2", "--no-fail", "--output", "/dev/null", "--write-out", "%{http_code}", *fields,
+                self.edge.url(APP, "/")])
+            check_equal(status, expected, f"status with {count} fields")
 
     @test
     def nothing_is_left_behind(self):

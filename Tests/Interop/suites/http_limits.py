@@ -5,7 +5,9 @@ import os
 import re
 import socket
 import sys
+import threading
 import time
+from contextlib import contextmanager, suppress
 
 from interop.bystander import Bystander
 from interop.chain import APP, Chain, Holdings
@@ -19,6 +21,9 @@ from interop.wire import Ended, Wire
 
 HELD = "held.example.com"
 HELD_HOST = b"Host: " + HELD.encode() + b"\r\n"
+SLOW_SERVICE = "slow.example.com"
+# Bytes a second of those who read slowly.
+SLOW = 300_000
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Seconds that a limit of time may be late.
 LATE = 2.0
@@ -28,6 +33,7 @@ SMALL = {
     "header_field_count": 40, "request_line_size": 1000, "minimum_body_rate": 1000, "body_rate_grace": 2, "requests_per_connection": 50,
     "streams_per_connection": 20, "requests_in_flight_per_client": 10, "connections_per_client": 30,
 }
+LARGE_UPLOAD = f"POST / HTTP/1.1\r\nHost: {SLOW_SERVICE}\r\nContent-Length: 100000000\r\n\r\n".encode() + bytes(100_000_000)
 
 
 class SUITE(Suite):
@@ -39,7 +45,10 @@ class SUITE(Suite):
         self.origin = Origin(self.lab)
         self.recorder = RecordingOrigin()
         self.lab.on_close(self.recorder.close)
-        targets, routes = {APP: self.origin.target, HELD: self.recorder.target}, [{"domain": APP}, {"domain": HELD}]
+        self.slow = socket.create_server(("127.0.0.1", 0))
+        self.lab.on_close(self.slow.close)
+        targets = {APP: self.origin.target, HELD: self.recorder.target, SLOW_SERVICE: f"127.0.0.1:{self.slow.getsockname()[1]}"}
+        routes = [{"domain": domain} for domain in targets]
         self.chain = Chain(self.program, self.lab, targets, routes, limits=SMALL)
         self.edge = self.chain.edge
         wait_until_served(self.edge, APP, 20)
@@ -151,6 +160,52 @@ class SUITE(Suite):
             check(before.growth() < 24, f"{before.growth():.1f} MB for a client that reads nothing")
 
     @test
+    def a_slow_reader_is_served(self):
+        """Its system's buffers take megabytes at once, and tell the gateway of room for more only now and then."""
+        with Wire(self.edge, APP) as wire:
+            wire.send(get(target=b"/endless/slowly"))
+            wire.head()
+            self.pace(wire.connection.recv)
+            check(not self.origin.seen("slowly").get("closed"), "the web service's connection is closed")
+
+    @contextmanager
+    def large_upload(self):
+        """Gives the visitor's connection, the thread that sends, and the service's connection."""
+        with Wire(self.edge, SLOW_SERVICE, timeout=60) as wire:
+            sending = threading.Thread(target=lambda: wire.send(LARGE_UPLOAD), daemon=True)
+            sending.start()
+            service, _ = self.slow.accept()
+            try:
+                with service:
+                    yield wire, sending, service
+            finally:
+                with suppress(OSError):
+                    wire.connection.shutdown(socket.SHUT_RDWR)
+                sending.join(10)
+
+    @test
+    def a_slow_service_gets_the_whole_upload(self):
+        with self.large_upload() as (_, sending, service):
+            self.pace(service.recv)
+            check(sending.is_alive(), "the visitor was cut off")
+
+    @test
+    def a_service_that_stops_reading_is_a_504(self):
+        """The visitor is not to blame."""
+        with self.large_upload() as (wire, *_):
+            check_equal(wire.answer().status, 504, "status")
+
+    @staticmethod
+    def pace(receive):
+        """The pace is what is tested: `SLOW` bytes a second, several times as long as nothing may move."""
+        start, count = time.monotonic(), 0
+        while count < SLOW * 4 * SMALL["body_idle"]:
+            piece = receive(16384)
+            check(piece, f"cut off after {time.monotonic() - start:.1f} s and {count} bytes")
+            count += len(piece)
+            time.sleep(max(0, start + count / SLOW - time.monotonic()))
+
+    @test
     def a_kept_connection_ends_when_it_is_idle(self):
         with Wire(self.edge, APP) as wire:
             wire.send(get())
@@ -242,7 +297,7 @@ class SUITE(Suite):
     def streams_of_a_connection_are_bounded_and_announced(self):
         with H2(self.edge, HELD) as h2:
             h2.ready()
-            check_equal(h2.settings.get(MAX_CONCURRENT_STREAMS), SMALL["streams_per_connection"], "SETTINGS_MAX_CONCURRENT_STREAMS")
+            h2.until(lambda: h2.settings.get(MAX_CONCURRENT_STREAMS) == SMALL["streams_per_connection"], "SETTINGS_MAX_CONCURRENT_STREAMS")
 
     @test
     def requests_in_flight_are_bounded_for_a_client_and_not_for_another(self):
