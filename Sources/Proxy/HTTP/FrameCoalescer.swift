@@ -5,7 +5,13 @@ import NIOCore
 ///
 /// What is written may be accepted at once, and whoever waited for that writes in his turn, before the first write has returned: bytes go
 /// into one queue, which the outermost call empties.
-final class FrameCoalescer: ChannelOutboundHandler {
+///
+/// NIO's handler is not told when the channel takes no more. It would hold frames back, HEADERS and WINDOW_UPDATE longer than DATA, and take
+/// it for an error of the connection when the stream of such a frame has ended meanwhile. What waits is bounded by the streams, which count
+/// what has not left, and by ``HTTP2FrameWatch``.
+final class FrameCoalescer: ChannelDuplexHandler {
+    typealias InboundIn = ByteBuffer
+    typealias InboundOut = ByteBuffer
     typealias OutboundIn = IOData
     typealias OutboundOut = ByteBuffer
 
@@ -47,6 +53,14 @@ final class FrameCoalescer: ChannelOutboundHandler {
             }
         }
         emit(context)
+    }
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) {}
+
+    /// A frame that NIO's handler shall not know of, behind all that it has written.
+    func send(_ frame: ByteBuffer, _ context: ChannelHandlerContext) {
+        write(context: context, data: NIOAny(IOData.byteBuffer(frame)), promise: nil)
+        flush(context: context)
     }
 
     func flush(context: ChannelHandlerContext) {

@@ -277,6 +277,8 @@ final class HTTP1Connection: ChannelDuplexHandler, RemovableChannelHandler, Cloc
         case .cutOff: close()
         case .relayLost:
             flush()
+            // So that the gateway tells its visitor, RFC 8441 §5.
+            if service.mode == .agent { endsWithConnection = true }
             drainAndClose()
         case .complete:
             body = nil

@@ -38,8 +38,8 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
     private var credit = 0
     private(set) var peerLimits = HTTP2PeerLimits()
     var indexing = HeaderIndexing()
-    private let frames = HTTP2LastFrame()
-    private var order = HTTP2FrameOrder()
+    private let frames = HTTP2FrameWatch()
+    private let coalescer = FrameCoalescer()
     /// Bytes by which streams may still grow their windows; without a bound where all of them share one.
     private var growth: Int
 
@@ -73,7 +73,7 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
             HTTP2Setting(parameter: .enableConnectProtocol, value: 1),
         ]
         let operations = channel.pipeline.syncOperations
-        try operations.addHandler(FrameCoalescer())
+        try operations.addHandler(connection.coalescer)
         try operations.addHandler(HTTP2OwnSettings())
         try operations.addHandler(
             HTTP2Setup.handler(.server, settings: settings, isShared: connection.isShared, frames: connection.frames))
@@ -88,6 +88,7 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
 
     func handlerAdded(context: ChannelHandlerContext) {
         self.context = context
+        frames.channel = context.channel
         loop.clock.add(self)
         loop.counters.connectionOpened(.http2)
         ownDeadline = loop.clock.deadline(after: service.limits.header)
@@ -144,6 +145,10 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
     func channelReadComplete(context: ChannelHandlerContext) {
         for stream in streams.values { stream.exchange.flushUpstream() }
         context.fireChannelReadComplete()
+        if frames.waiting > (isShared ? HTTP2Window.sharedControlFrames : HTTP2Window.controlFrames), phase != .lingering {
+            loop.counters.refused(.http2Flood)
+            linger(reads: false)
+        }
     }
 
     private func open(_ id: HTTP2StreamID, _ content: HTTP2Frame.FramePayload.Headers) {
@@ -192,7 +197,6 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
             return
         }
         context.write(wrapOutboundOut(HTTP2Frame(streamID: id, payload: payload)), promise: promise)
-        if case .headers = payload, order.isAtRisk(context.channel) { flush(context) }
     }
 
     var eventLoop: any EventLoop { loop.eventLoop }
@@ -204,7 +208,7 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
         loop.eventLoop.assumeIsolated().execute { [self] in
             isFlushDue = false
             for stream in streams.values where stream.isFlushDue { stream.writeHeld() }
-            if let context { flush(context) }
+            context?.flush()
         }
     }
 
@@ -230,23 +234,11 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
 
     // MARK: The connection
 
-    /// Marks what was written as ready to leave, RFC 9113 §5.1.
-    private func flush(_ context: ChannelHandlerContext) {
-        context.flush()
-        order.flushed(context.channel)
-    }
-
-    func channelWritabilityChanged(context: ChannelHandlerContext) {
-        order.writabilityChanged(context.channel)
-        for stream in streams.values { stream.exchange.clientWritabilityChanged(stream.isWritable) }
-        context.fireChannelWritabilityChanged()
-    }
-
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
         // A connection may break off, too.
         if error is any NIOHTTP2Error { loop.counters.refused(Self.isFlood(error) ? .http2Flood : .http2Error) }
         // The stream was reset, and the connection goes on.
-        if frames.endsStreamOnly(error) { return flushSoon() }
+        guard frames.endsConnection(error) else { return flushSoon() }
         linger(reads: false)
     }
 
@@ -289,7 +281,8 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
         }
         phase = .leaving(isFinal: false)
         ownDeadline = loop.clock.deadline(after: .zero)
-        write(.rootStream, .goAway(lastStreamID: .maxID, errorCode: .noError, opaqueData: nil))
+        // NIO's handler would refuse the requests that are on their way.
+        if let below = try? context?.pipeline.syncOperations.context(handler: coalescer) { coalescer.send(Self.farewell, below) }
         for stream in streams.values { stream.exchange.drain() }
         flushSoon()
     }
@@ -322,6 +315,9 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
     }
 
     private func close() { context?.close(promise: nil) }
+
+    /// GOAWAY with the last of all streams and NO_ERROR, RFC 9113 §6.8.
+    private static let farewell = ByteBuffer(bytes: [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0])
 }
 
 /// Sizes of flow control, RFC 9113 §5.2 and §6.9.
@@ -342,8 +338,9 @@ enum HTTP2Window {
     /// Bytes of one stream that may wait for the other side's window.
     static let sendBufferHigh = 64 * 1024
     static let sendBufferLow = 32 * 1024
-    /// Answers to a client's PINGs and SETTINGS that may wait for it to read.
+    /// Answers to PINGs, SETTINGS and faults that may wait for the other side to read; and where many share the connection.
     static let controlFrames = 500
+    static let sharedControlFrames = 10_000
     /// As many as make up the longest header section that is answered.
     static let continuationFrames = 12
     /// DATA frames without data, one after the other, that are no flood yet.

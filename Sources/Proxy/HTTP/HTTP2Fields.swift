@@ -32,7 +32,7 @@ package enum HTTP2Fields {
                 case ":path": pseudo.path = span
                 case ":authority": pseudo.authority = span
                 case ":protocol": pseudo.protocol = span
-                case ":status": pseudo.status = Int(value)
+                case ":status": pseudo.status = status(value)
                 default: break
                 }
                 continue
@@ -54,6 +54,11 @@ package enum HTTP2Fields {
         if let path = pseudo.path, path.count > limits.requestLineSize { return .failure(.requestLineTooLong) }
         guard section.bytes.readableBytes <= limits.headerListSize else { return .failure(.sectionTooLong) }
         return .success((section, pseudo))
+    }
+
+    /// Three digits, RFC 9110 §15.
+    private static func status(_ text: String) -> Int? {
+        text.utf8.count == 3 && text.utf8.allSatisfy { $0 &- 0x30 < 10 } ? Int(text) : nil
     }
 
     static func add(_ section: FieldSection, to headers: inout HPACKHeaders, _ indexing: inout HeaderIndexing) {

@@ -230,6 +230,7 @@ final class HTTP2ServerStream: ClientStream {
         let promise = connection.eventLoop.makePromise(of: Void.self)
         promise.futureResult.assumeIsolated().whenComplete { [self] _ in
             buffered -= count
+            if lastBytesDeadline != .distantFuture { awaitLastBytes() }
             noteWritability()
         }
         if endStream, let end = endPromise() { promise.futureResult.cascade(to: end) }
@@ -267,10 +268,14 @@ final class HTTP2ServerStream: ClientStream {
         // A stream whose request goes on is reset behind the answer's last frame.
         case .complete, .early, .awaitsRequestEnd:
             flush()
-            lastBytesDeadline = connection.loop.clock.deadline(after: connection.service.limits.bodyIdle)
+            awaitLastBytes()
         case .cutOff: reset(.internalError)
         case .relayLost: reset(.cancel)
         }
+    }
+
+    private func awaitLastBytes() {
+        lastBytesDeadline = connection.loop.clock.deadline(after: connection.service.limits.bodyIdle)
     }
 
     private func reset(_ code: HTTP2ErrorCode) {

@@ -8,13 +8,12 @@ enum HTTP2Setup {
     ///   - isShared: between gateway, agent and service, where a connection carries the requests of many clients, and none of them may
     ///     bring it down: what one does to its streams is not counted against all.
     static func handler(
-        _ mode: NIOHTTP2Handler.ParserMode, settings: HTTP2Settings, isShared: Bool, frames: HTTP2LastFrame
+        _ mode: NIOHTTP2Handler.ParserMode, settings: HTTP2Settings, isShared: Bool, frames: HTTP2FrameWatch
     ) -> NIOHTTP2Handler {
         var connection = NIOHTTP2Handler.ConnectionConfiguration()
         var stream = NIOHTTP2Handler.StreamConfiguration()
         connection.initialSettings = settings
         connection.maximumSequentialContinuationFrames = HTTP2Window.continuationFrames
-        connection.maximumBufferedControlFrames = HTTP2Window.controlFrames
         connection.maximumSequentialEmptyDataFrames = HTTP2Window.emptyFrames
         if isShared {
             connection.initialSettings.append(HTTP2Setting(parameter: .maxFrameSize, value: HTTP2Window.sharedFrameSize))
@@ -81,35 +80,38 @@ struct HTTP2PeerLimits {
     private static let added = 256
 }
 
-/// Tells whether an error that NIO's handler reports was of a stream or of the connection: it writes RST_STREAM or GOAWAY just before.
-final class HTTP2LastFrame: NIOHTTP2FrameDelegate {
-    private var isReset = false
+/// Sees what NIO's handler writes: it does not say whether an error is one of the connection, and does not bound what a peer makes it answer
+/// that reads nothing.
+final class HTTP2FrameWatch: NIOHTTP2FrameDelegate {
+    private enum Last { case reset, farewell, other }
+
+    weak var channel: (any Channel)?
+    private var last = Last.other
+    /// Answers to the peer's PING and SETTINGS, and resets, since the channel took something.
+    private(set) var waiting = 0
 
     func wroteFrame(_ frame: HTTP2Frame) {
-        if case .rstStream = frame.payload { isReset = true } else { isReset = false }
+        switch frame.payload {
+        case .rstStream: last = .reset
+        case .goAway(_, let code, _): last = code == .noError ? .other : .farewell
+        default: last = .other
+        }
+        switch frame.payload {
+        case .rstStream, .ping, .settings: waiting = channel?.isWritable ?? true ? 0 : waiting + 1
+        default: break
+        }
     }
 
-    /// Once for each error.
-    func endsStreamOnly(_ error: any Error) -> Bool {
-        defer { isReset = false }
-        return isReset || error is NIOHTTP2Errors.StreamError
+    /// Once for each error: NIO's handler writes RST_STREAM or GOAWAY just before it reports what a peer did wrong. What it reports without
+    /// either is a frame of our own for a stream that has ended.
+    func endsConnection(_ error: any Error) -> Bool {
+        defer { last = .other }
+        switch last {
+        case .reset: return false
+        case .farewell: return true
+        case .other: return !(error is NIOHTTP2Errors.StreamError || error is NIOHTTP2Errors.NoSuchStream)
+        }
     }
-}
-
-/// Keeps HEADERS before the DATA behind them. NIO's handler holds both back while the channel takes nothing, HEADERS until they are
-/// flushed, but DATA only until the channel takes something again: between the two it would send DATA alone, and drop it for that.
-struct HTTP2FrameOrder {
-    private var wasUnwritable = false
-
-    /// HEADERS that were written just now may be held back, and are to be flushed before DATA is written.
-    func isAtRisk(_ channel: any Channel) -> Bool { wasUnwritable || !channel.isWritable }
-
-    mutating func writabilityChanged(_ channel: any Channel) {
-        if !channel.isWritable { wasUnwritable = true }
-    }
-
-    /// Nothing is held back any more if the channel takes more.
-    mutating func flushed(_ channel: any Channel) { wasUnwritable = !channel.isWritable }
 }
 
 /// Which header fields the peer is to remember, RFC 7541 §6.2: those that come again, in a table that stays small whatever size the peer

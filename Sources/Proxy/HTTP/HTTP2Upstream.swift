@@ -19,8 +19,7 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
     private var maximumStreams = 100
     private(set) var peerLimits = HTTP2PeerLimits()
     var indexing = HeaderIndexing()
-    fileprivate let frames = HTTP2LastFrame()
-    private var order = HTTP2FrameOrder()
+    private let frames = HTTP2FrameWatch()
     /// Bytes by which streams may still grow their windows.
     private var growth = HTTP2Window.sharedGrowth
     /// Who waits for the upstream's SETTINGS: before them nobody knows what it takes.
@@ -110,12 +109,10 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
             return
         }
         context.write(wrapOutboundOut(HTTP2Frame(streamID: id, payload: payload)), promise: promise)
-        if case .headers = payload, order.isAtRisk(context.channel) { flush(context) }
     }
 
-    func flush() {
-        if let context { flush(context) }
-    }
+    /// Marks what was written as ready to leave, RFC 9113 §5.1.
+    func flush() { context?.flush() }
 
     var eventLoop: (any EventLoop)? { context?.eventLoop }
     var closeFuture: EventLoopFuture<Void>? { context?.channel.closeFuture }
@@ -139,6 +136,7 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
 
     func handlerAdded(context: ChannelHandlerContext) {
         self.context = context
+        frames.channel = context.channel
         pool.clock.add(self)
     }
 
@@ -184,6 +182,10 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
     func channelReadComplete(context: ChannelHandlerContext) {
         for stream in streams.values { stream.readComplete() }
         context.fireChannelReadComplete()
+        if frames.waiting > HTTP2Window.sharedControlFrames {
+            lastError = UpstreamFailure.broken("the upstream makes answers and does not read them")
+            context.close(promise: nil)
+        }
     }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
@@ -208,25 +210,10 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
         flush()
     }
 
-    /// Marks what was written as ready to leave, RFC 9113 §5.1.
-    private func flush(_ context: ChannelHandlerContext) {
-        context.flush()
-        order.flushed(context.channel)
-    }
-
-    func channelWritabilityChanged(context: ChannelHandlerContext) {
-        order.writabilityChanged(context.channel)
-        for stream in streams.values { stream.connectionWritabilityChanged() }
-        context.fireChannelWritabilityChanged()
-    }
-
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        if frames.endsStreamOnly(error) {
-            context.flush()
-        } else {
-            lastError = error
-            context.close(promise: nil)
-        }
+        guard frames.endsConnection(error) else { return context.flush() }
+        lastError = error
+        context.close(promise: nil)
     }
 
     func channelInactive(context: ChannelHandlerContext) {

@@ -9,6 +9,8 @@ final class HTTP2UpstreamStream: UpstreamStream {
     private var request: ProxyRequest?
     let isReused: Bool
     private var hasHead = false
+    /// Bytes of the body that are still to come, if that is known.
+    private var missing: Int?
     private var isOutputEnded = false
     private var isInputEnded = false
     private var isClosed = false
@@ -124,8 +126,6 @@ final class HTTP2UpstreamStream: UpstreamStream {
         connection.flush()
     }
 
-    func connectionWritabilityChanged() { noteWritability() }
-
     private func noteWritability() {
         let isWritable = isWritable
         guard isWritable != wasWritable else { return }
@@ -151,6 +151,19 @@ final class HTTP2UpstreamStream: UpstreamStream {
             case .failure(let fault): return request.reject(fault)
             case .success(let response):
                 hasHead = response.code >= 200
+                if hasHead {
+                    missing =
+                        switch response.framing {
+                        case .none: 0
+                        case .length(let count): count
+                        case .chunked, .untilClose: nil
+                        }
+                }
+                // HTTP/1.1 has no place for what may come behind such an answer: it could only be taken for the next one.
+                if hasHead, response.framing == .none || missing == 0 && request.clientTakesRawChunks {
+                    request.receive(response)
+                    return end(isWhole: endStream)
+                }
                 request.receive(response)
             }
         }
@@ -159,8 +172,22 @@ final class HTTP2UpstreamStream: UpstreamStream {
 
     func receive(_ bytes: ByteBuffer, padding: Int, endStream: Bool) {
         heldBack += bytes.readableBytes + padding
+        guard !isInputEnded else { return }
+        if let count = missing {
+            guard bytes.readableBytes <= count else { return request?.reject(.badLength) ?? () }
+            missing = count - bytes.readableBytes
+        }
         if bytes.readableBytes > 0 { request?.receiveResponseBody(bytes) }
+        if missing == 0, request?.clientTakesRawChunks ?? false { return end(isWhole: endStream) }
         if endStream { receiveEnd() } else if !isReadPaused { giveBack() }
+    }
+
+    /// Nothing more is awaited. A service that does not end its stream is not waited for.
+    private func end(isWhole: Bool) {
+        receiveEnd()
+        guard !isWhole, let id, !isClosed else { return }
+        connection.write(id, .rstStream(.cancel))
+        connection.flush()
     }
 
     private func receiveEnd() {

@@ -62,6 +62,10 @@ package struct ProxyLimits: Sendable, Equatable {
         limits.minimumBodyRate = 0
         limits.requestsPerConnection = .max
         limits.requestsInFlightPerClient = .max
+        // The gateway has judged what a visitor sends, joined cookies and added fields of its own.
+        limits.headerFieldCount += 32
+        limits.headerListSize += 16 * 1024
+        limits.headerFieldSize = limits.headerListSize
         return limits
     }
 

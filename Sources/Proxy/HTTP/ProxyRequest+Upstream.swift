@@ -221,7 +221,11 @@ extension ProxyRequest {
         case .retry:
             loop.counters.requestRetried()
             if exchange.isRequestComplete { heldEnd = .some(nil) }
-            connect()
+            let target = target
+            // One that has waited in the pool may be as dead as the one before.
+            guard target.upstreamProtocol == .h2c, let upstream = loop.pool.take(target) else { return connect() }
+            attach(upstream)
+            flushUpstream()
         case .answer:
             loop.counters.upstreamFailed(.init(failure))
             fail(failure.description, .failure(failure, limits: service.limits))
