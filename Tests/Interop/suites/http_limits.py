@@ -297,6 +297,25 @@ class SUITE(Suite):
 
         wait_until(again, 5, "the client is let in again")
 
+    @test
+    def visitors_behind_a_trusted_proxy_are_bounded_and_it_is_not(self):
+        limits = {"response_head": 3, "connections_per_client": 5, "requests_in_flight_per_client": 6}
+        chain = Chain(self.program, self.lab, self.recorder.target, limits=limits, trusted=["127.0.0.2/32"], name="trusting-")
+        wait_until_served(chain.edge, APP, 20)
+        most, before = limits["requests_in_flight_per_client"], self.recorder.holding
+        held = [Wire(chain.edge, APP, source="127.0.0.2") for _ in range(most + 3)]
+        try:
+            visitor = b"X-Forwarded-For: 203.0.113.7\r\n"
+            for wire in held[:most]:
+                wire.send(get(visitor, target=b"/hold"))
+            wait_until(lambda: self.recorder.holding == before + most, 2.5, f"{most} requests are under way")
+            for fields, wire, status in zip((visitor, b"X-Forwarded-For: 203.0.113.8\r\n", b""), held[most:], (429, 200, 200)):
+                wire.send(get(fields))
+                check_equal(wire.answer().status, status, f"status of {fields!r}")
+        finally:
+            for wire in held:
+                wire.close()
+
     # Many at once
 
     @test
