@@ -10,8 +10,6 @@ package struct ClientIdentity: Sendable {
         case http, https
     }
 
-    /// Of the peer: without port; an IPv4-mapped address as IPv4.
-    package let address: String
     package let scheme: Scheme
     /// "1.2" or "1.3"; `nil` without TLS, or where nobody asks.
     var tlsVersion: String?
@@ -38,7 +36,9 @@ package struct ClientIdentity: Sendable {
     }
 
     fileprivate struct Client: Sendable {
+        /// An IPv4-mapped address as IPv4.
         var ip: IPAddress?
+        /// Without port.
         var address: String
         var node: String
 
@@ -62,7 +62,6 @@ package struct ClientIdentity: Sendable {
         let text = remote?.ipAddress ?? "unknown"
         let ip = IPAddress(text)?.unmapped
         peer = ip.map { Client($0) } ?? Client(unknown: text)
-        address = peer.address
         isTrusted = ip.map { trusted.contains($0) } ?? false
     }
 
@@ -124,7 +123,8 @@ package struct ClientIdentity: Sendable {
             let end = text.firstIndex(of: ":") ?? text.endIndex
             (host, rest) = (text[..<end], text[end...])
         }
-        guard rest.isEmpty || (rest.first == ":" && UInt16(rest.dropFirst()) != nil) else { return nil }
+        let port = rest.dropFirst()
+        guard rest.isEmpty || (rest.first == ":" && port.utf8.allSatisfy(HeaderBytes.isDigit) && UInt16(port) != nil) else { return nil }
         let address = IPAddress(String(host))
         return text.first == "[" && address?.family != .v6 ? nil : address
     }
