@@ -91,11 +91,13 @@ package final class PublicListener: Sendable {
         _ channel: any Channel, kind: Kind, service: ProxyService, limiter: ConnectionLimiter, connections: Connections
     ) throws {
         let client = channel.remoteAddress?.ipAddress.flatMap { IPAddress($0) } ?? .anyV6
-        guard limiter.admit(client) else { throw ChannelError.eof }
+        // It speaks for many: those are bounded by their requests.
+        let isTrusted = service.trustedProxies.contains(client)
+        guard isTrusted || limiter.admit(client) else { throw ChannelError.eof }
         let key = ObjectIdentifier(channel)
         connections.all.withLock { $0[key] = channel }
         channel.closeFuture.whenComplete { _ in
-            limiter.release(client)
+            if !isTrusted { limiter.release(client) }
             connections.all.withLock { $0[key] = nil }
         }
         switch kind {

@@ -16,22 +16,22 @@ struct AccessLog {
         isDebug = logger.logLevel <= .debug
     }
 
-    func incoming(_ request: CheckedRequest, client: ClientIdentity, requestID: RequestID) {
+    func incoming(_ request: CheckedRequest, client: String, requestID: String) {
         logger.debug(
             "Incoming request",
             metadata: [
                 "method": "\(LogText.escape(request.methodText))", "host": "\(LogText.escape(request.hostForLogs))",
-                "path": "\(Self.path(request.targetText))", "client": "\(client.address)", "requestID": "\(requestID.text)",
+                "path": "\(Self.path(request.targetText))", "client": "\(client)", "requestID": "\(LogText.escape(requestID))",
             ])
     }
 
-    func proxied(_ route: Route, _ request: CheckedRequest, status: Int, duration: TimeAmount, requestID: RequestID) {
+    func proxied(_ route: Route, _ request: CheckedRequest, status: Int, duration: TimeAmount, requestID: String) {
         logger.debug(
             "Proxying request",
             metadata: [
                 "domain": "\(route.domain)", "agentIP": "\(route.agentIP)", "method": "\(LogText.escape(request.methodText))",
                 "path": "\(Self.path(request.targetText))", "status": "\(status)", "duration": "\(duration.nanoseconds / 1000) us",
-                "requestID": "\(requestID.text)",
+                "requestID": "\(LogText.escape(requestID))",
             ])
     }
 
@@ -39,10 +39,13 @@ struct AccessLog {
 
     func disabled(host: String) { write(.disabled, .warning, "Tunnel disabled", ["domain": "\(LogText.escape(host))"]) }
 
-    func proxyError(_ route: Route, _ error: String) {
-        write(
-            .proxyError, .error, "Proxy error",
-            ["domain": "\(route.domain)", "agentIP": "\(route.agentIP)", "error": "\(LogText.escape(error))"])
+    /// - Parameter requestID: nil where no request is read.
+    func proxyError(_ route: Route, _ error: String, requestID: String? = nil) {
+        var metadata: Logger.Metadata = [
+            "domain": "\(route.domain)", "agentIP": "\(route.agentIP)", "error": "\(LogText.escape(error))",
+        ]
+        if let requestID { metadata["requestID"] = "\(LogText.escape(requestID))" }
+        write(.proxyError, .error, "Proxy error", metadata)
     }
 
     /// What any client can cause at any rate.

@@ -79,12 +79,13 @@ package struct ErrorPage: Equatable, Sendable {
         }
     }
 
-    /// Fields and body in the form the client likes: plain text unless `Accept` names JSON or HTML first.
+    /// Fields and body in the form the client likes: plain text unless `Accept` prefers JSON or HTML.
+    /// - Parameter requestID: maybe of another's making.
     package func render(accept: String?, requestID: String) -> (fields: [(String, String)], body: String) {
         let type: String
         let body: String
-        switch isVerbatim ? .verbatim : Self.preferred(accept) {
-        case .verbatim:
+        switch isVerbatim ? nil : AcceptField.preferred(accept) {
+        case nil:
             type = "application/octet-stream"
             body = text
         case .text:
@@ -92,12 +93,12 @@ package struct ErrorPage: Equatable, Sendable {
             body = text + "\n"
         case .json:
             type = "application/json"
-            body = "{\"status\":\(status),\"error\":\"\(text)\",\"requestID\":\"\(requestID)\"}\n"
+            body = "{\"status\":\(status),\"error\":\"\(text)\",\"requestID\":\(JSONText.quoted(requestID))}\n"
         case .html:
             type = "text/html; charset=utf-8"
             body =
                 "<!doctype html><meta charset=\"utf-8\"><title>\(status) \(StatusText.phrase(status))</title>"
-                + "<h1>\(text)</h1><p>\(status) \(StatusText.phrase(status))</p><p><small>Request \(requestID)</small></p>\n"
+                + "<h1>\(text)</h1><p>\(status) \(StatusText.phrase(status))</p><p><small>Request \(Self.html(requestID))</small></p>\n"
         }
         let own = [
             ("Content-Type", type), ("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"), ("X-Request-Id", requestID),
@@ -105,16 +106,15 @@ package struct ErrorPage: Equatable, Sendable {
         return (own + fields, body)
     }
 
-    private enum Form { case verbatim, text, json, html }
-
-    private static func preferred(_ accept: String?) -> Form {
-        guard let accept else { return .text }
-        for type in HeaderTokens.list(accept) {
-            if type.hasPrefix("text/html") { return .html }
-            if type.hasPrefix("application/json") { return .json }
-            if type.hasPrefix("text/plain") || type.hasPrefix("*/*") { return .text }
+    private static func html(_ text: String) -> String {
+        text.unicodeScalars.reduce(into: "") { result, scalar in
+            switch scalar {
+            case "&": result += "&amp;"
+            case "<": result += "&lt;"
+            case ">": result += "&gt;"
+            default: result.unicodeScalars.append(scalar)
+            }
         }
-        return .text
     }
 }
 

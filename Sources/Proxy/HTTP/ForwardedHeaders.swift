@@ -10,30 +10,40 @@ package struct ClientIdentity: Sendable {
         case http, https
     }
 
-    /// Of the peer: without port; an IPv4-mapped address as IPv4.
-    package let address: String
     package let scheme: Scheme
     /// "1.2" or "1.3"; `nil` without TLS, or where nobody asks.
     var tlsVersion: String?
-    let ip: IPAddress?
     let isTrusted: Bool
     private let trusted: TrustedProxies
     private let peer: Client
+    private let isGateway: Bool
     /// The lines for the last host: a client seldom asks for a second one on its connection.
     private var cached: (host: String, lines: ByteBuffer) = ("", ByteBuffer())
 
-    struct Told {
-        /// The client's: the peer's unless that is trusted.
-        var address: String
-        /// If the peer gave one, and is trusted.
+    /// Whom a request is from.
+    struct Visitor: Sendable {
+        /// The peer unless that is trusted.
+        fileprivate var client: Client
+        /// The addresses that it came through.
+        fileprivate var chain: String
+        /// Limits for one client are not for a proxy that is trusted.
+        var isTrusted: Bool
+        /// If the peer gave one, and may.
         var requestID: String?
+
+        var address: String { client.address }
+        var ip: IPAddress? { client.ip }
     }
 
-    private struct Client: Sendable {
+    fileprivate struct Client: Sendable {
+        /// An IPv4-mapped address as IPv4.
+        var ip: IPAddress?
+        /// Without port.
         var address: String
         var node: String
 
         init(_ ip: IPAddress) {
+            self.ip = ip
             address = "\(ip)"
             node = ip.family == .v4 ? address : "\"[\(address)]\""
         }
@@ -44,34 +54,40 @@ package struct ClientIdentity: Sendable {
         }
     }
 
-    package init(_ remote: SocketAddress?, scheme: Scheme, trusted: TrustedProxies = TrustedProxies()) {
+    /// - Parameter isGateway: the peer is a gateway of ours, which names each request.
+    package init(_ remote: SocketAddress?, scheme: Scheme, trusted: TrustedProxies = TrustedProxies(), isGateway: Bool = false) {
         self.scheme = scheme
         self.trusted = trusted
+        self.isGateway = isGateway
         let text = remote?.ipAddress ?? "unknown"
-        ip = IPAddress(text)?.unmapped
+        let ip = IPAddress(text)?.unmapped
         peer = ip.map { Client($0) } ?? Client(unknown: text)
-        address = peer.address
         isTrusted = ip.map { trusted.contains($0) } ?? false
     }
 
-    /// Writes the field lines that tell of the client. `host` is normalised: its letters need no quoting, except in an IPv6 literal.
-    @discardableResult
-    mutating func write(host: String, request: CheckedRequest, requestID: RequestID, into buffer: inout ByteBuffer) -> Told {
-        var givenID: String?
-        if isTrusted, let span = request.requestID, (1...Self.maximumRequestID).contains(span.count) {
-            let text = request.section.text(span)
-            buffer.writeString("X-Request-Id: \(text)\r\n")
-            givenID = text
-        } else {
-            requestID.write(into: &buffer)
+    /// - Parameter request: nil if there is none to speak of.
+    func visitor(of request: CheckedRequest?) -> Visitor {
+        guard isTrusted || isGateway, let request else {
+            return Visitor(client: peer, chain: peer.address, isTrusted: isTrusted, requestID: nil)
         }
-        var client = peer
+        let givenID = request.requestID.flatMap { span in
+            (1...Self.maximumRequestID).contains(span.count) ? request.section.text(span) : nil
+        }
+        guard isTrusted else { return Visitor(client: peer, chain: peer.address, isTrusted: false, requestID: givenID) }
+        let (named, chain) = self.named(by: request)
+        let client = named ?? peer
+        return Visitor(client: client, chain: chain, isTrusted: client.ip.map { trusted.contains($0) } ?? false, requestID: givenID)
+    }
+
+    /// Writes the field lines that tell of the client. `host` is normalised: its letters need no quoting, except in an IPv6 literal.
+    mutating func write(
+        _ visitor: Visitor, host: String, request: CheckedRequest, requestID: RequestID, into buffer: inout ByteBuffer
+    ) {
+        if let given = visitor.requestID { buffer.writeString("X-Request-Id: \(given)\r\n") } else { requestID.write(into: &buffer) }
         if isTrusted {
-            let (named, chain) = self.named(by: request)
-            client = named ?? peer
             let proto = request.forwardedProto.map { request.section.text($0).lowercased() }
             let lines = Self.lines(
-                client, chain: chain, host: host, scheme: proto.flatMap { Scheme(rawValue: $0) } ?? scheme)
+                visitor.client, chain: visitor.chain, host: host, scheme: proto.flatMap { Scheme(rawValue: $0) } ?? scheme)
             buffer.writeImmutableBuffer(lines)
         } else {
             if cached.host != host || cached.lines.readableBytes == 0 {
@@ -79,7 +95,6 @@ package struct ClientIdentity: Sendable {
             }
             buffer.writeImmutableBuffer(cached.lines)
         }
-        return Told(address: client.address, requestID: givenID)
     }
 
     /// The client that a trusted peer speaks for, and the chain with that peer at its end.
@@ -87,11 +102,31 @@ package struct ClientIdentity: Sendable {
         let members = request.forwardedFor.flatMap { request.section.text($0).split(separator: ",") }.map { HeaderTokens.trimmed($0) }
         var client: Client?
         for member in members.reversed() {
-            guard let ip = IPAddress(String(member))?.unmapped else { break }
+            guard let ip = Self.address(member)?.unmapped else { break }
             client = Client(ip)
             if !trusted.contains(ip) { break }
         }
         return (client, (members.map { String($0) } + [peer.address]).joined(separator: ", "))
+    }
+
+    /// Some balancers write a port, too, and what RFC 7239 §6 would have in quotes.
+    private static func address(_ member: Substring) -> IPAddress? {
+        var text = member
+        if text.count > 2, text.first == "\"", text.last == "\"" { text = text.dropFirst().dropLast() }
+        if let address = IPAddress(String(text)) { return address }
+        let host: Substring
+        let rest: Substring
+        if text.first == "[" {
+            guard let end = text.firstIndex(of: "]") else { return nil }
+            (host, rest) = (text[text.index(after: text.startIndex)..<end], text[text.index(after: end)...])
+        } else {
+            let end = text.firstIndex(of: ":") ?? text.endIndex
+            (host, rest) = (text[..<end], text[end...])
+        }
+        let port = rest.dropFirst()
+        guard rest.isEmpty || (rest.first == ":" && port.utf8.allSatisfy(HeaderBytes.isDigit) && UInt16(port) != nil) else { return nil }
+        let address = IPAddress(String(host))
+        return text.first == "[" && address?.family != .v6 ? nil : address
     }
 
     /// RFC 7239 and the older fields.

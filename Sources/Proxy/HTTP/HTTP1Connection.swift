@@ -152,17 +152,18 @@ final class HTTP1Connection: ChannelDuplexHandler, RemovableChannelHandler, Cloc
             if case .keepAlive = timer, bytes.readableBytes > 0 { setTimer(.header) }
             return false
         }
-        pending?.moveReaderIndex(forwardBy: scanner.skipped)
-        let head = pending?.readSlice(length: count - scanner.skipped) ?? ByteBuffer()
-        scanner = HeadScanner(startLine: true)
+        let head = bytes.getSlice(at: bytes.readerIndex + scanner.skipped, length: count - scanner.skipped) ?? ByteBuffer()
         let (line, section) = try HeadParser.request(head, limits: service.limits.fields)
+        pending?.moveReaderIndex(forwardBy: count)
+        scanner = HeadScanner(startLine: true)
         phase = .exchanging
         ownDeadline = .distantFuture
         requests += 1
         switch RequestRules.check(line, section, forwarded: service.mode == .agent ? .keep : .drop) {
         case .failure(let refusal):
             keepsAlive = false
-            exchange.refuse(.refusal(refusal), request: nil, from: self, hasBody: true, identity: identity)
+            exchange.refuse(
+                .refusal(refusal), request: CheckedRequest(refused: line, section), from: self, hasBody: true, identity: identity)
         case .success(let request): start(request)
         }
         return true
@@ -171,12 +172,14 @@ final class HTTP1Connection: ChannelDuplexHandler, RemovableChannelHandler, Cloc
     private func start(_ request: CheckedRequest) {
         version = request.version
         keepsAlive = request.keepAlive && !isQuiescing && requests < service.limits.requestsPerConnection
-        guard let work = service.beginWork(for: identity) else {
+        let visitor = identity.visitor(of: request)
+        guard let work = service.beginWork(for: visitor) else {
             keepsAlive = false
             return exchange.refuse(
                 .tooManyRequests(retryAfter: service.limits.retryAfter), request: request, from: self, hasBody: true, identity: identity)
         }
-        exchange.start(request, from: self, identity: &identity, host: hosts.resolve(request), work: work.token)
+        exchange.start(
+            request, from: self, identity: &identity, visitor: visitor, host: hosts.resolve(request), work: work.token)
         // An answer of ours may have ended all.
         guard phase == .exchanging else { return }
         let framing: BodyDecoder.Framing =
@@ -192,14 +195,24 @@ final class HTTP1Connection: ChannelDuplexHandler, RemovableChannelHandler, Cloc
         let page = ErrorPage.fault(fault)
         switch phase {
         case .idle:
-            keepsAlive = false
-            phase = .exchanging
-            exchange.refuse(page, request: nil, from: self, hasBody: true, identity: identity)
+            refuseHead(page)
         case .exchanging:
             keepsAlive = false
             exchange.clientFault(page)
         case .lingering, .closed: break
         }
+    }
+
+    /// What has come is no head, or not all of one.
+    private func refuseHead(_ page: ErrorPage) {
+        keepsAlive = false
+        phase = .exchanging
+        var known: CheckedRequest?
+        if var head = pending, head.readableBytes > scanner.skipped {
+            head.moveReaderIndex(forwardBy: scanner.skipped)
+            known = HeadParser.beginning(head, limits: service.limits.fields).map { CheckedRequest(refused: $0, $1) }
+        }
+        exchange.refuse(page, request: known, from: self, hasBody: true, identity: identity)
     }
 
     // MARK: ClientStream
@@ -239,9 +252,9 @@ final class HTTP1Connection: ChannelDuplexHandler, RemovableChannelHandler, Cloc
         body = nil
     }
 
-    func send(_ page: ErrorPage, accept: String?, requestID: RequestID, isHEAD: Bool) -> Int {
+    func send(_ page: ErrorPage, accept: String?, requestID: String, isHEAD: Bool) -> Int {
         if exchange.exchange.facts.hasBody, !exchange.exchange.isRequestComplete { keepsAlive = false }
-        let (fields, text) = page.render(accept: accept, requestID: requestID.text)
+        let (fields, text) = page.render(accept: accept, requestID: requestID)
         writer.writeHead(
             code: page.status, section: FieldSection(), fields: fields, length: text.utf8.count, connection: connectionField,
             framing: .plain)
@@ -352,9 +365,7 @@ final class HTTP1Connection: ChannelDuplexHandler, RemovableChannelHandler, Cloc
         guard ownDeadline <= loop.clock.now else { return exchange.deadlineReached() }
         switch (timer, phase) {
         case (.header, .idle):
-            keepsAlive = false
-            phase = .exchanging
-            exchange.refuse(.requestTimeout(.headerTimeout), request: nil, from: self, hasBody: true, identity: identity)
+            refuseHead(.requestTimeout(.headerTimeout))
         case (.keepAlive, .idle) where DrainWatch.buffered(context?.channel) > 0: linger()
         case (.linger, .lingering) where !isOutputClosed && DrainWatch.buffered(context?.channel) > 0: setTimer(.linger)
         case (.header, _), (.keepAlive, _), (.requestEnd, _), (.linger, _): close()

@@ -38,7 +38,7 @@ final class HTTP2ServerStream: ClientStream {
         let checked: Result<CheckedRequest, RequestRefusal>
         switch HTTP2Fields.section(headers, limits: service.limits) {
         case .failure(let fault):
-            return exchange.refuse(.fault(fault), request: nil, from: self, hasBody: !endStream, identity: connection.identity)
+            return refuse(.fault(fault), headers, endStream: endStream)
         case .success(let (section, pseudo)):
             // Checked by NIO's handler, which knows the pseudo-header fields of each kind of request.
             guard let method = pseudo.method else {
@@ -46,8 +46,7 @@ final class HTTP2ServerStream: ClientStream {
                 return reset(.protocolError)
             }
             if pseudo.scheme?.isEmpty ?? false {
-                return exchange.refuse(
-                    .refusal(.bad("empty :scheme")), request: nil, from: self, hasBody: !endStream, identity: connection.identity)
+                return refuse(.refusal(.bad("empty :scheme")), headers, endStream: endStream)
             }
             checked = RequestRules.check(
                 method: method, path: pseudo.path ?? .empty, authority: pseudo.authority, protocol: pseudo.protocol, section,
@@ -55,17 +54,25 @@ final class HTTP2ServerStream: ClientStream {
         }
         switch checked {
         case .failure(let refusal):
-            exchange.refuse(.refusal(refusal), request: nil, from: self, hasBody: !endStream, identity: connection.identity)
+            refuse(.refusal(refusal), headers, endStream: endStream)
         case .success(let request):
-            guard let work = service.beginWork(for: connection.identity) else {
+            let visitor = connection.identity.visitor(of: request)
+            guard let work = service.beginWork(for: visitor) else {
                 return exchange.refuse(
                     .tooManyRequests(retryAfter: service.limits.retryAfter), request: request, from: self, hasBody: !endStream,
                     identity: connection.identity)
             }
-            exchange.start(request, from: self, identity: &connection.identity, host: connection.hosts.resolve(request), work: work.token)
+            exchange.start(
+                request, from: self, identity: &connection.identity, visitor: visitor, host: connection.hosts.resolve(request),
+                work: work.token)
         }
         isInputEnded = endStream
         if endStream, !isClosed { exchange.receiveEnd(nil) }
+    }
+
+    private func refuse(_ page: ErrorPage, _ headers: HPACKHeaders, endStream: Bool) {
+        exchange.refuse(
+            page, request: CheckedRequest(refused: headers), from: self, hasBody: !endStream, identity: connection.identity)
     }
 
     func receive(_ bytes: ByteBuffer, padding: Int, endStream: Bool) {
@@ -142,12 +149,12 @@ final class HTTP2ServerStream: ClientStream {
         heldHead = head(200, section, length: nil)
     }
 
-    func send(_ page: ErrorPage, accept: String?, requestID: RequestID, isHEAD: Bool) -> Int {
+    func send(_ page: ErrorPage, accept: String?, requestID: String, isHEAD: Bool) -> Int {
         if exchange.request?.section.value(of: "content-type").map({ isGRPC($0) }) ?? false {
             heldHead = Self.grpcHead(page)
             return 0
         }
-        let (fields, text) = page.render(accept: accept, requestID: requestID.text)
+        let (fields, text) = page.render(accept: accept, requestID: requestID)
         var headers = HPACKHeaders([(":status", String(page.status))])
         for (name, value) in fields { headers.add(name: name.lowercased(), value: value) }
         headers.add(name: "content-length", value: String(text.utf8.count))

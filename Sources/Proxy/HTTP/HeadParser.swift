@@ -30,6 +30,19 @@ package enum HeadParser {
         try head(bytes, limits, requestLine)
     }
 
+    /// Of a head that has a fault or is not whole: its request line, if there is one, and the fields before the fault.
+    package static func beginning(_ bytes: ByteBuffer, limits: Limits) -> (line: RequestLine, section: FieldSection)? {
+        var section = FieldSection(bytes: bytes)
+        let line = bytes.withUnsafeReadableBytes { all -> RequestLine? in
+            let pointer = wholeLines(all)
+            let end = lineEnd(pointer, from: 0)
+            guard case .success(let line) = requestLine(pointer, end) else { return nil }
+            _ = fields(pointer, from: end &+ 2, limits, into: &section.lines)
+            return line
+        }
+        return line.map { ($0, section) }
+    }
+
     package static func response(_ bytes: ByteBuffer, limits: Limits) throws(HeadFault) -> (line: StatusLine, section: FieldSection) {
         try head(bytes, limits, statusLine)
     }
@@ -59,6 +72,13 @@ package enum HeadParser {
     private static func lineEnd(_ bytes: UnsafeRawBufferPointer, from start: Int) -> Int {
         guard let base = bytes.baseAddress, let found = memchr(base + start, 0x0A, bytes.count &- start) else { return start }
         return base.distance(to: UnsafeRawPointer(found)) &- 1
+    }
+
+    /// Up to the first line that does not end as it must.
+    private static func wholeLines(_ bytes: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
+        var end = 0
+        while let found = bytes[end...].firstIndex(of: 0x0A), found > end, bytes[found &- 1] == 0x0D { end = found &+ 1 }
+        return UnsafeRawBufferPointer(rebasing: bytes[..<end])
     }
 
     /// `method SP request-target SP HTTP-version`, RFC 9112 §3.

@@ -12,7 +12,9 @@ extension ProxyRequest {
                 hasBody: request.hasBody || (request.version == .http2 && request.isWebSocket), isIdempotent: request.isIdempotent))
     }
 
-    func pass(_ request: CheckedRequest, to route: Route, host: String, identity: inout ClientIdentity) {
+    func pass(
+        _ request: CheckedRequest, to route: Route, host: String, identity: inout ClientIdentity, visitor: ClientIdentity.Visitor
+    ) {
         self.route = route
         log.route(route)
         let token = request.upgradeToken(allowed: route.options.upgrades)
@@ -25,7 +27,7 @@ extension ProxyRequest {
         case .gateway:
             var added = ByteBuffer()
             added.reserveCapacity(256)
-            log.told(identity.write(host: host, request: request, requestID: requestID, into: &added))
+            identity.write(visitor, host: host, request: request, requestID: requestID, into: &added)
             outgoing = OutgoingRequest(request: request, host: route.hostHeader ?? host, added: added)
         case .agent:
             outgoing = OutgoingRequest(request: request, host: route.hostHeader ?? request.authorityText, added: ByteBuffer())

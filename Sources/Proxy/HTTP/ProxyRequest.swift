@@ -58,14 +58,15 @@ final class ProxyRequest {
 
     /// Begins. What cannot be passed on is answered before this returns.
     func start(
-        _ request: CheckedRequest, from client: any ClientStream, identity: inout ClientIdentity, host: HostResolution, work: ClientWork?
+        _ request: CheckedRequest, from client: any ClientStream, identity: inout ClientIdentity, visitor: ClientIdentity.Visitor,
+        host: HostResolution, work: ClientWork?
     ) {
         self.client = client
         self.request = request
         self.work = work
         requestID = service.nextRequestID()
         pace = BodyPace()
-        log.begin(request, identity: identity, requestID: requestID)
+        log.begin(request, from: visitor, tlsVersion: identity.tlsVersion, requestID: requestID)
         let resolution: RouteResolution
         switch host {
         case .invalid:
@@ -94,7 +95,7 @@ final class ProxyRequest {
         case .redirect(let origin):
             begin(request, upgrade: nil)
             answer(.redirect(request, origin: origin))
-        case .route(let route): pass(request, to: route, host: host.name, identity: &identity)
+        case .route(let route): pass(request, to: route, host: host.name, identity: &identity, visitor: visitor)
         }
     }
 
@@ -127,11 +128,12 @@ final class ProxyRequest {
     }
 
     /// A request that is none, or is not served: answered at once.
+    /// - Parameter request: as far as it is known.
     func refuse(_ page: ErrorPage, request: CheckedRequest?, from client: any ClientStream, hasBody: Bool, identity: ClientIdentity) {
         self.client = client
         self.request = request
         requestID = service.nextRequestID()
-        log.begin(request, identity: identity, requestID: requestID)
+        log.begin(request, from: identity.visitor(of: request), tlsVersion: identity.tlsVersion, requestID: requestID)
         exchange = ProxyExchange(.init(isHTTP10: false, wantsUpgrade: false, hasBody: hasBody, isIdempotent: false))
         answer(page)
     }
@@ -265,12 +267,12 @@ final class ProxyRequest {
 
     func answer(_ page: ErrorPage) {
         guard let client else { return }
-        let accept = request.flatMap { request in request.section.value(of: "accept").map { request.section.text($0) } }
+        let accept = request?.accept
         log.answered(page)
         heldBody = []
         heldEnd = nil
         let end = exchange.answer()
-        log.bytesOut += client.send(page, accept: accept, requestID: requestID, isHEAD: isHEAD)
+        log.bytesOut += client.send(page, accept: accept, requestID: log.id, isHEAD: isHEAD)
         client.sendEnd(nil)
         switch end {
         case .finish: finish(.complete)

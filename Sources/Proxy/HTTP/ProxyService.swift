@@ -75,7 +75,7 @@ package final class ProxyService: Sendable {
     ) throws {
         let operations = channel.pipeline.syncOperations
         let loop = loop(channel.eventLoop)
-        var identity = ClientIdentity(channel.remoteAddress, scheme: scheme, trusted: trustedProxies)
+        var identity = ClientIdentity(channel.remoteAddress, scheme: scheme, trusted: trustedProxies, isGateway: mode == .agent)
         if accessLog != nil, scheme == .https { identity.tlsVersion = (try? operations.nioSSL_tlsVersion())?.number }
         switch speaks {
         case .http1:
@@ -86,9 +86,9 @@ package final class ProxyService: Sendable {
         }
     }
 
-    /// Counts a request of a client that may have many at once; nil if it has too many. A trusted proxy speaks for many clients.
-    func beginWork(for identity: ClientIdentity) -> (token: ClientWork?, Void)? {
-        guard limits.requestsInFlightPerClient < .max, !identity.isTrusted, let ip = identity.ip else { return (nil, ()) }
+    /// Counts a request of a client that may have many at once; nil if it has too many. What a trusted proxy asks for itself is not counted.
+    func beginWork(for visitor: ClientIdentity.Visitor) -> (token: ClientWork?, Void)? {
+        guard limits.requestsInFlightPerClient < .max, !visitor.isTrusted, let ip = visitor.ip else { return (nil, ()) }
         return work.begin(for: ip).map { ($0, ()) }
     }
 

@@ -15,7 +15,7 @@ struct RequestLog {
     private var headReceived: NIODeadline?
     private var status = 0
     private var client = ""
-    /// Of the proxy in front, if that is trusted.
+    /// Of the proxy in front, if that is trusted; an agent's gateway is.
     private var givenID: String?
     private var tlsVersion: String?
     private var error: String?
@@ -29,24 +29,25 @@ struct RequestLog {
         self.isHTTP2 = isHTTP2
     }
 
+    /// What names the request in logs, error pages, and towards the upstream.
+    var id: String { givenID ?? requestID.text }
+
     /// - Parameter request: `nil` if what came was none.
-    mutating func begin(_ request: CheckedRequest?, identity: ClientIdentity, requestID: RequestID) {
+    mutating func begin(_ request: CheckedRequest?, from visitor: ClientIdentity.Visitor, tlsVersion: String?, requestID: RequestID) {
         self.requestID = requestID
+        givenID = visitor.requestID
         (route, status, bytesIn, bytesOut) = (nil, 0, 0, 0)
         began = .now()
         if file != nil {
-            (connected, headReceived, error, givenID) = (nil, nil, nil, nil)
+            (connected, headReceived, error) = (nil, nil, nil)
             wallClock = Timestamp.now()
-            client = identity.address
-            tlsVersion = identity.tlsVersion
+            client = visitor.address
+            self.tlsVersion = tlsVersion
         }
-        if access.isDebug, let request { access.incoming(request, client: identity, requestID: requestID) }
+        if access.isDebug, let request { access.incoming(request, client: visitor.address, requestID: id) }
     }
 
     mutating func route(_ route: Route) { self.route = route }
-
-    /// What the upstream was told of the client.
-    mutating func told(_ told: ClientIdentity.Told) { if file != nil { (client, givenID) = (told.address, told.requestID) } }
 
     /// There is a way to the upstream.
     mutating func attached() { if file != nil { connected = .now() } }
@@ -69,7 +70,7 @@ struct RequestLog {
     func disabled(host: String) { access.disabled(host: host) }
 
     mutating func failed(_ error: String) {
-        if let route { access.proxyError(route, error) }
+        if let route { access.proxyError(route, error, requestID: id) }
         if file != nil { self.error = error }
     }
 
@@ -79,7 +80,7 @@ struct RequestLog {
         counters.requestEnded(route: route, status: status, bytesIn: bytesIn, bytesOut: bytesOut, duration: total)
         if let file { file.write(record(request, total: total)) }
         if access.isDebug, let request, let route {
-            access.proxied(route, request, status: status, duration: total, requestID: requestID)
+            access.proxied(route, request, status: status, duration: total, requestID: id)
         }
     }
 
@@ -92,7 +93,7 @@ struct RequestLog {
             case nil: isHTTP2 ? "h2" : "http/1.1"
             }
         return RequestRecord(
-            id: givenID ?? requestID.text, client: client, host: request?.hostForLogs ?? "", method: request?.methodText ?? "",
+            id: id, client: client, host: request?.hostForLogs ?? "", method: request?.methodText ?? "",
             path: request?.targetText ?? "", status: status, bytesIn: bytesIn, bytesOut: bytesOut, connect: connected.map { $0 - began },
             head: headReceived.map { $0 - began }, total: total, agent: route?.agentIP ?? "", route: route?.domain ?? "",
             protocolName: version, tlsVersion: tlsVersion, error: error, time: wallClock)

@@ -172,7 +172,7 @@ package enum RequestRules {
     }
 
     /// RFC 9112 §3.2: origin form, absolute form (its authority wins over Host), and `*` for OPTIONS.
-    private static func requestTarget(
+    static func requestTarget(
         _ section: FieldSection, _ span: FieldSection.Span, _ method: CheckedRequest.Method, host: FieldSection.Span
     ) -> (target: CheckedRequest.Target, authority: FieldSection.Span)? {
         section.withBytes(span) { uri in

@@ -57,7 +57,7 @@ protocol ClientStream: AnyObject {
     func sendUpgrade(_ response: CheckedResponse, token: String)
     /// An answer of ours, whole but for its end. Not flushed.
     /// - Returns: bytes of its body.
-    func send(_ page: ErrorPage, accept: String?, requestID: RequestID, isHEAD: Bool) -> Int
+    func send(_ page: ErrorPage, accept: String?, requestID: String, isHEAD: Bool) -> Int
     func sendBody(_ bytes: ByteBuffer)
     /// In a relay: nothing more will be sent.
     func sendEnd(_ trailers: FieldSection?)

@@ -26,7 +26,7 @@ package struct GatewayConfiguration: Sendable {
         "https", "http", "public-https-port", "trusted-proxies", "access-log", "tunnel", "certificate", "limits", "acme", "cluster",
         "alerts",
     ]
-    private static let certificateKeys = ["cert", "key", "domains"]
+    private static let certificateKeys = ["cert", "key", "domains", "default"]
 
     /// Builds the configuration; `nil` in its place if there is any fault.
     /// - Parameter running: at a reload the addresses that the interface has, which are those of its start: routes go over them,
@@ -140,6 +140,7 @@ package struct GatewayConfiguration: Sendable {
             }
             return zip(certificate, key).compactMap { pair(&reader, certificate: $0, key: $1, domains: []) }
         }
+        var hasDefault = false
         return reader.tables("certificate").compactMap { table, origin in
             reader.refuseUnknownKeys(of: table, known: certificateKeys, section: "[certificate]")
             guard let certificate = reader.setting("cert", in: table), let key = reader.setting("key", in: table) else {
@@ -154,7 +155,17 @@ package struct GatewayConfiguration: Sendable {
                 }
                 return domains
             }
-            return pair(&reader, certificate: certificate, key: key, domains: domains ?? [])
+            let isDefault = reader.value(reader.setting("default", in: table)) { setting throws(ConfigurationFault) in
+                let isDefault = try setting.boolean()
+                guard !isDefault || !hasDefault else {
+                    throw setting.fault("another certificate is the default already", fix: "leave one default = true")
+                }
+                return isDefault
+            }
+            if isDefault == true { hasDefault = true }
+            var files = pair(&reader, certificate: certificate, key: key, domains: domains ?? [])
+            files?.isDefault = isDefault ?? false
+            return files
         }
     }
 

@@ -2,7 +2,8 @@
 
 / (the service's name), /bytes/N, /endless, /slow/NAME (half now, half after `release(NAME)`), /hold (no answer), /early/ID (401 before the
 body is there), /head/COUNT/SIZE and /trailers/COUNT/SIZE (so many fields), /reset/CODE, /short (four bytes for a length of one), /cookie
-(each time another one of 4 KB), /ping (a PING for each DATA frame). Everything else is answered with the length of the request's body.
+(each time another one of 4 KB), /ping (a PING for each DATA frame), /refuse (REFUSED_STREAM), /late/STATUS/LENGTH/NAME (a whole answer whose
+stream does not end; more bytes after `release(NAME)`). Everything else is answered with the length of the request's body.
 """
 
 import collections
@@ -16,6 +17,8 @@ CONTENT = os.urandom(PIECE)
 # Bytes that may wait for the agent to read.
 BUFFER = 1 << 18
 ENDLESS = 1 << 60
+# What must never become the answer to another request.
+STOLEN = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nstolen"
 STREAMS, WINDOW = 2000, 1 << 20
 
 
@@ -84,7 +87,7 @@ class ServiceConnection:
         self.out = bytearray()
         # By stream: what is to be sent, requests whose end is waited for (path, length), gates.
         self.bodies, self.requests, self.waiting = {}, {}, {}
-        self.live = set()
+        self.live, self.surplus = set(), set()
 
     def run(self):
         self.socket.setblocking(False)
@@ -185,6 +188,16 @@ class ServiceConnection:
         elif verb == "reset":
             self.h2.reset_stream(stream, int(arguments[0]))
             self.forget(stream)
+        elif verb == "refuse":
+            self.h2.reset_stream(stream, 7)
+            self.forget(stream)
+        elif verb == "late":
+            status, length, name = arguments
+            self.head(stream, [("content-length", length)] if status == "200" else [], status)
+            if length != "0":
+                self.h2.send_data(stream, bytes(int(length)))
+            self.waiting[stream] = self.service.gate(name)
+            self.surplus.add(stream)
         elif verb == "short":
             self.answer(stream, b"four", [("content-length", "1")])
         elif verb == "cookie":
@@ -204,7 +217,7 @@ class ServiceConnection:
 
         for stream in [stream for stream, gate in self.waiting.items() if gate.is_set()]:
             del self.waiting[stream]
-            self.bodies[stream] = Body(7, b"second\n")
+            self.bodies[stream] = Body(len(STOLEN), STOLEN) if stream in self.surplus else Body(7, b"second\n")
         for stream, body in list(self.bodies.items()):
             if len(self.out) >= BUFFER:
                 return
@@ -232,6 +245,7 @@ class ServiceConnection:
             kept.pop(stream, None)
         if stream in self.live:
             self.live.discard(stream)
+            self.surplus.discard(stream)
             self.service.count("streams", -1)
 
 

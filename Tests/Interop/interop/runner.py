@@ -13,8 +13,8 @@ from .product import Program
 from .system import Failure, Lab, is_root
 
 SUITES = [
-    "http1_table", "http2_conformance", "http2_floods", "http2_shared", "http_clients", "http_limits", "http_failures", "http_failures_relay",
-    "http_drain_reload",
+    "http1_table", "http2_conformance", "http2_floods", "http2_shared", "http2_traffic", "http_clients", "http_limits",
+    "http_failures", "http_failures_relay", "http_drain_reload",
     "gateway_to_stock_peer", "stock_peer_to_agent", "end_to_end", "full_form", "odd_origins", "recovery", "rough_link", "bad_input",
     "observability", "access_log", "capture", "wg_tools", "cookies", "names", "several_loops", "udp", "kernel_tcp", "kernel_flow",
     "kernel_load", "kernel_faults", "acme_pebble", "acme_certs", "acme_cache", "acme_gateways", "acme_cluster", "acme_stub", "acme_dns",

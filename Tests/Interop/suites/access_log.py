@@ -117,8 +117,58 @@ class SUITE(Suite):
             answer = wire.answer()
             check_equal(answer.status, 400, "status of a malformed request")
         line = self.line(status=400)
-        check_equal((line["id"], line["method"], line["path"]), (answer.get("x-request-id"), "", ""), "malformed")
+        check_equal((line["id"], line["method"], line["path"]), (answer.get("x-request-id"), "GET", "/"), "malformed")
         check(line["error"].startswith("Bad Request: "), f"{line}")
+
+    @test
+    def what_is_refused_is_known_and_answered_in_the_form_that_is_wanted(self):
+        wants = b"Accept: application/json\r\n"
+        cases = [
+            (get(wants, b"/trace?secret", b"TRACE"), 405, "TRACE", APP, "/trace"),
+            (b"CONNECT b.example.com:443 HTTP/1.1\r\n" + host(APP) + wants + b"\r\n", 405, "CONNECT", "b.example.com:443", ""),
+            (post(b"Transfer-Encoding: gzip, chunked\r\n" + wants, b"0\r\n\r\n", b"/coded"), 501, "POST", APP, "/coded"),
+            (get(host(APP) + wants, b"/two-hosts"), 400, "GET", "", "/two-hosts"),
+        ]
+        for head, status, *known in cases:
+            with Wire(self.edge, APP) as wire:
+                wire.send(head)
+                answer = wire.answer()
+            check_equal((answer.status, answer.get("content-type")), (status, "application/json"), f"answer to {head[:20]}")
+            line = self.line(id=answer.get("x-request-id"))
+            check_equal([line[name] for name in ("method", "host", "path")], known, f"line of {head[:20]}")
+        with H2(self.edge, APP) as h2:
+            response = h2.response(h2.request("/trace2", "TRACE", more=[("accept", "application/json")]))
+            check_equal((response.status, response.get("content-type")), (405, "application/json"), "answer over HTTP/2")
+        check_equal(self.line(path="/trace2")["method"], "TRACE", "method over HTTP/2")
+
+    @test
+    def behind_a_trusted_proxy_lines_and_error_pages_have_its_visitor_and_its_name_of_the_request(self):
+        log = os.path.join(self.lab.directory, "log/trusting.log")
+        chain = self.make_chain(log, trusted=["127.0.0.2/32"], name="trusting-")
+        wait_until_served(chain.edge, APP, 20)
+
+        def line(path):
+            return wait_until(lambda: next((one for one in self.lines(log) if one["path"] == path), None), 5, f"the line of {path}")
+
+        for number, (domain, method, status) in enumerate(
+                ((APP, b"GET", 200), (DEAD, b"GET", 502), (OFF, b"GET", 503), (NOBODY, b"GET", 404), (APP, b"TRACE", 405))):
+            path = f"/headers/told-{number}"
+            fields = f"X-Forwarded-For: 203.0.113.7:4711\r\nX-Request-Id: given-{number}\r\n".encode()
+            with Wire(chain.edge, APP if domain == NOBODY else domain, source="127.0.0.2") as wire:
+                wire.send(get(fields, path.encode(), method, host=host(domain)))
+                answer = wire.answer()
+            check_equal(answer.status, status, f"status of {path}")
+            check_equal((line(path)["client"], line(path)["id"]), ("203.0.113.7", f"given-{number}"), f"line of {path}")
+            if status != 200:
+                check_equal(answer.get("x-request-id"), f"given-{number}", f"name on the page of {path}")
+        check("given-1" in chain.agent.process.output(), "the agent's Proxy error does not name the request")
+
+    @test
+    def the_page_of_an_agent_has_the_gateways_name_of_the_request(self):
+        with Wire(self.edge, DEAD) as wire:
+            wire.send(get(target=b"/agents-page", host=host(DEAD)))
+            answer = wire.answer()
+        check_equal(answer.get("x-request-id"), self.line(path="/agents-page")["id"], "name on the page")
 
     @test
     def a_client_that_goes_away_and_a_websocket_have_a_line(self):

@@ -54,6 +54,7 @@ enabled = false
 [[certificate]]
 cert = "site.pem"
 key = "site.key"
+default = true
 """)
         agent = lab.write("conf/agent.toml", f"""
 state = "{lab.private_directory('agent-state')}"
@@ -114,6 +115,19 @@ host = "target"
     def a_certificate_that_covers_both_serves_both_hosts(self):
         status, _, body = self.edge.request(APP, headers={"Host": SECOND})
         check_equal((status, body), (200, PAGE), "status and page")
+
+    @test
+    def a_client_without_a_server_name_gets_the_default_certificate_and_an_answer_by_host(self):
+        wait_until_served(self.edge, APP, 20)
+        context = self.edge.tls_context()
+        context.check_hostname = False
+        for host, status in ((APP, 200), (OFF, 503), ("nobody.example", 404)):
+            raw = socket.create_connection((self.edge.address, self.https), timeout=15)
+            with context.wrap_socket(raw) as connection:
+                names = [value for kind, value in connection.getpeercert()["subjectAltName"] if kind == "DNS"]
+                check_equal(names, [APP, SECOND, OFF], "names of the certificate")
+                connection.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+                check_equal(connection.recv(12), f"HTTP/1.1 {status}".encode(), f"answer for {host}")
 
     @test
     def the_second_listener_serves_too(self):

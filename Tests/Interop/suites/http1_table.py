@@ -375,6 +375,9 @@ class SUITE(Suite):
             ("127.0.0.2", "6.6.6.6\r\nX-Forwarded-For: 203.0.113.7, 10.9.1.1", "203.0.113.7"),
             ("127.0.0.2", "2001:db9::1, 2001:db8::5", "2001:db9::1"),
             ("127.0.0.2", "10.9.1.1, 10.9.2.2", "10.9.1.1"),
+            ("127.0.0.2", "6.6.6.6, 203.0.113.7:4711", "203.0.113.7"),
+            ("127.0.0.2", "[2001:db9::1]:4711, 10.9.1.1:1", "2001:db9::1"),
+            ("127.0.0.2", '6.6.6.6, "[2001:db9::1]:4711"', "2001:db9::1"),
             ("127.0.0.2", None, "127.0.0.2"),
         ]
         wrong = []
@@ -388,7 +391,8 @@ class SUITE(Suite):
                 hops.pop()
             forwarded = seen.get("forwarded") or ""
             quoted = f'"[{client}]"' if ":" in client else client
-            if (seen.get("x-real-ip"), hops[-1]) != (client, client) or f"for={quoted}" not in forwarded or (not value or peer != "127.0.0.2") and "6.6.6.6" in forwarded:
+            # With the port that it came with, if any.
+            if seen.get("x-real-ip") != client or client not in hops[-1] or f"for={quoted}" not in forwarded or (not value or peer != "127.0.0.2") and "6.6.6.6" in forwarded:
                 wrong.append(f"{value} of {peer}: {seen.get('x-real-ip')}; {seen.get('x-forwarded-for')}; {forwarded}; not {client}")
         check(not wrong, "\n".join(wrong))
 

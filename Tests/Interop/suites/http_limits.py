@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 from interop.bystander import Bystander
 from interop.chain import APP, Chain, Holdings
-from interop.h2raw import H2, MAX_CONCURRENT_STREAMS, Closed
+from interop.h2raw import END_HEADERS, END_STREAM, GOAWAY, H2, HEADERS, MAX_CONCURRENT_STREAMS, Closed, block, frame, request
 from interop.http1_cases import get, post
 from interop.nodes import Origin, wait_until_served
 from interop.recorder import RecordingOrigin
@@ -294,6 +294,19 @@ class SUITE(Suite):
             check(h2.ends(), "the connection stays open")
 
     @test
+    def requests_on_their_way_are_served_when_a_connection_ends(self):
+        most = SMALL["requests_per_connection"]
+        with H2(self.edge, APP) as h2:
+            h2.ready()
+            for _ in range(most - 3):
+                h2.get()
+            streams = range(h2.next_stream, h2.next_stream + 16, 2)
+            h2.send(b"".join(frame(HEADERS, END_HEADERS | END_STREAM, stream, block(request(APP))) for stream in streams))
+            check_equal([h2.response(stream).status for stream in streams], [200] * 8, "statuses")
+            h2.until(lambda: len([one for one in h2.frames if one.kind == GOAWAY]) > 1, "two GOAWAYs")
+            check_equal([one.last_stream for one in h2.frames if one.kind == GOAWAY], [(1 << 31) - 1, streams[-1]], "last streams")
+
+    @test
     def streams_of_a_connection_are_bounded_and_announced(self):
         with H2(self.edge, HELD) as h2:
             h2.ready()
@@ -351,6 +364,25 @@ class SUITE(Suite):
                 return False
 
         wait_until(again, 5, "the client is let in again")
+
+    @test
+    def visitors_behind_a_trusted_proxy_are_bounded_and_it_is_not(self):
+        limits = {"response_head": 3, "connections_per_client": 5, "requests_in_flight_per_client": 6}
+        chain = Chain(self.program, self.lab, self.recorder.target, limits=limits, trusted=["127.0.0.2/32"], name="trusting-")
+        wait_until_served(chain.edge, APP, 20)
+        most, before = limits["requests_in_flight_per_client"], self.recorder.holding
+        held = [Wire(chain.edge, APP, source="127.0.0.2") for _ in range(most + 3)]
+        try:
+            visitor = b"X-Forwarded-For: 203.0.113.7\r\n"
+            for wire in held[:most]:
+                wire.send(get(visitor, target=b"/hold"))
+            wait_until(lambda: self.recorder.holding == before + most, 2.5, f"{most} requests are under way")
+            for fields, wire, status in zip((visitor, b"X-Forwarded-For: 203.0.113.8\r\n", b""), held[most:], (429, 200, 200)):
+                wire.send(get(fields))
+                check_equal(wire.answer().status, status, f"status of {fields!r}")
+        finally:
+            for wire in held:
+                wire.close()
 
     # Many at once
 

@@ -30,14 +30,14 @@ final class EmbeddedProxy {
     init(
         mode: ProxyMode = .gateway, router: (any RequestRouter)? = nil, limits: ProxyLimits = ProxyLimits(),
         scheme: ClientIdentity.Scheme = .https, speaks: ProxyService.ClientProtocol = .http1, coverage: (any HostCoverage)? = nil,
-        challenges: (any ChallengeResponder)? = nil, logger: Logger = .silent
+        challenges: (any ChallengeResponder)? = nil, trusted: TrustedProxies = TrustedProxies(), logger: Logger = .silent
     ) throws {
         let dialer = EmbeddedDialer()
         self.dialer = dialer
         service = ProxyService(
             mode: mode, router: router ?? Router(tunnels: Self.tunnels, logger: logger),
-            connector: { target, eventLoop in dialer.dial(target, eventLoop) }, limits: limits, challenges: challenges,
-            logger: logger)
+            connector: { target, eventLoop in dialer.dial(target, eventLoop) }, limits: limits, trustedProxies: trusted,
+            challenges: challenges, logger: logger)
         client = EmbeddedChannel(loop: loop)
         client.remoteAddress = try SocketAddress(ipAddress: "198.51.100.9", port: 51_234)
         try client.pipeline.syncOperations.addHandler(clientReads)

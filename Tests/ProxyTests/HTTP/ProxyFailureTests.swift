@@ -26,9 +26,9 @@ import Testing
         #expect(proxy.client.isActive)
         #expect(
             lines.all.filter { $0.hasPrefix("error") } == [
-                "error Proxy error [agentIP=10.1.0.2 domain=app.example.com error=no session]",
-                "error Proxy error [agentIP=10.1.0.2 domain=app.example.com error=connection refused]",
-                "error Proxy error [agentIP=10.1.0.2 domain=app.example.com error=odd\\u{1B}]",
+                "error Proxy error [agentIP=10.1.0.2 domain=app.example.com error=no session requestID=0000000000000001]",
+                "error Proxy error [agentIP=10.1.0.2 domain=app.example.com error=connection refused requestID=0000000000000002]",
+                "error Proxy error [agentIP=10.1.0.2 domain=app.example.com error=odd\\u{1B} requestID=0000000000000003]",
             ])
     }
 

@@ -300,6 +300,24 @@ import Testing
         #expect(Fixture.gateway(Fixture.input(with(["cert": ["c.pem"], "key": ["junk.pem"]]), files: files)).faults.count == 1)
     }
 
+    @Test("one certificate may be the default; a second one is an error with its line")
+    func defaultCertificate() throws {
+        func read(_ values: String...) -> (certificates: [Bool]?, faults: [String]) {
+            let tables = values.map { "[[certificate]]\ncert = \"c.pem\"\nkey = \"k.pem\"\n" + ($0.isEmpty ? "\n" : "default = \($0)\n") }
+            let files = [
+                "x.toml": "[wireguard]\nconfig = \"g.conf\"\n" + tables.joined(), "g.conf": Fixture.gatewayFile,
+                "c.pem": "-----BEGIN CERTIFICATE-----", "k.pem": "-----BEGIN PRIVATE KEY-----",
+            ]
+            let (configuration, faults, _) = Fixture.gateway(Fixture.input(["config": ["x.toml"]], files: files))
+            return (configuration?.certificates.map(\.isDefault), faults)
+        }
+        #expect(read("", "true", "false").certificates == [false, true, false])
+        let twice = read("true", "false", "true")
+        #expect(twice.certificates == nil)
+        #expect(twice.faults == ["x.toml:14:11: default: another certificate is the default already; leave one default = true"])
+        #expect(read("1").faults.first?.hasPrefix("x.toml:6:11: default: an integer is given") == true)
+    }
+
     @Test("nothing given says how to begin")
     func nothing() {
         #expect(Fixture.gateway(Fixture.input()).faults.first?.contains("kakuremichi init") == true)
