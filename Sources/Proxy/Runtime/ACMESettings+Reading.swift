@@ -182,7 +182,8 @@ extension ConfigurationReader {
             let bytes: [UInt8]
             do throws(FileError) { bytes = try readFile(path).bytes } catch { throw setting.fault("\(error)", fix: "") }
             guard (try? NIOSSLCertificate.fromPEMBytes(bytes))?.isEmpty == false else {
-                throw setting.fault("\(LogText.escape(path)) holds no PEM certificate", fix: "name a file with the roots of the CA")
+                let problem = PEMContents(bytes).certificateFault?.problem ?? "holds a certificate that cannot be parsed"
+                throw setting.fault("\(LogText.escape(path)) \(problem)", fix: "name a PEM file with the roots of the CA")
             }
             return path
         }

@@ -161,7 +161,7 @@ package struct GatewayConfiguration: Sendable {
     private static func pair(
         _ reader: inout ConfigurationReader, certificate: Setting, key: Setting, domains: [String]
     ) -> CertificateFiles? {
-        func path(_ setting: Setting, holding marker: String) -> String? {
+        func path(_ setting: Setting, unless fault: (PEMContents) -> PEMContents.Fault?) -> String? {
             guard
                 let path = reader.value(
                     setting,
@@ -169,14 +169,12 @@ package struct GatewayConfiguration: Sendable {
                         SystemFiles.resolve(try setting.string("the path of a PEM file"), besides: setting.file)
                     }), let contents = reader.contents(of: path, for: setting)
             else { return nil }
-            guard String(decoding: contents.bytes, as: UTF8.self).contains(marker) else {
-                reader.fault(setting.fault("\(LogText.escape(path)) has no \"\(marker)\" line", fix: "name the right PEM file"))
-                return nil
-            }
-            return path
+            guard let fault = fault(PEMContents(contents.bytes)) else { return path }
+            reader.fault(setting.fault("\(LogText.escape(path)) \(fault.problem)", fix: fault.fix))
+            return nil
         }
-        let certificatePath = path(certificate, holding: "-----BEGIN CERTIFICATE-----")
-        let keyPath = path(key, holding: "PRIVATE KEY-----")
+        let certificatePath = path(certificate) { $0.certificateFault }
+        let keyPath = path(key) { $0.privateKeyFault }
         guard let certificatePath, let keyPath else { return nil }
         return CertificateFiles(domains: domains, certificateFile: certificatePath, keyFile: keyPath)
     }
