@@ -167,7 +167,10 @@ package struct FileError: Error, Hashable, CustomStringConvertible {
 
     package var advice: String {
         switch problem {
-        case .system(_, ENOENT): "check the path"
+        case .system(.reading, ENOENT): "check the path"
+        case .system(.writing, ENOENT): "make its directory, or choose another path"
+        case .system(_, ENAMETOOLONG): "choose a shorter path"
+        case .system(_, EISDIR): "name a file in it"
         case .system(_, EACCES), .system(_, EPERM): "give this user access, or choose another path"
         case .system: "choose another path"
         case .isDirectory: "name a file in it"

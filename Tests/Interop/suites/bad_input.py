@@ -207,6 +207,14 @@ class SUITE(Suite):
             self.cannot_bind(["--https", f"127.0.0.1:{port}", "--http", f"127.0.0.1:{free_port()}"], str(port), "another port")
 
     @test
+    def the_metrics_port_in_use_is_named(self):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            self.cannot_bind(
+                ["--https", f"127.0.0.1:{free_port()}", "--http", "off", "--metrics-listen", address], f"cannot listen on {address}",
+                "another program", "--metrics-listen 127.0.0.1:")
+
+    @test
     def a_udp_port_in_use_is_named(self):
         self.cannot_bind(["--https", f"127.0.0.1:{free_port()}", "--http", "off", "--wireguard-port", str(self.udp)], str(self.udp), "in use")
 
