@@ -188,6 +188,9 @@ struct CertsImportCommand: AsyncParsableCommand {
         commandName: "import", abstract: "Serves a certificate from a file until it is renewed.",
         discussion: "For each name of it that has a route. Useful before DNS points to this gateway.")
 
+    /// Bytes of each file. Two of them, as JSON, are less than a request may be.
+    static let maximumFile = 256 * 1024
+
     @Argument(help: "PEM: the certificate, its chain behind it, and the key unless --key names it.")
     var file: String
 
@@ -197,17 +200,31 @@ struct CertsImportCommand: AsyncParsableCommand {
     @OptionGroup var gateway: GatewaySocket
 
     func run() async throws {
-        var pem = ""
-        for path in [key, file].compactMap({ $0 }) {
-            do throws(FileError) {
-                pem += String(decoding: try SystemFiles.read(path, limit: AdminSocket.maximumRequest / 2).bytes, as: UTF8.self) + "\n"
-            } catch {
-                throw CommandFailure("\(error)")
+        let certificate = try Self.contents(of: file) { $0.certificateFault }
+        let pem: String
+        if let key {
+            pem = try Self.contents(of: key) { $0.privateKeyFault } + "\n" + certificate
+        } else {
+            let fault = PEMContents(certificate.utf8).privateKeyFault
+            if let fault {
+                throw CommandFailure("\(LogText.escape(file)): \(fault.problem); give --key FILE, unless the key is in this file")
             }
+            pem = certificate
         }
         let bytes = try await gateway.ask(AdminRequest(verb: CertificateVerbs.adopt, arguments: ["pem": pem]))
         let names = try JSONDecoder().decode(CertificateVerbs.Adopted.self, from: Data(bytes)).names
         print("imported, served for \(names.joined(separator: ", "))")
+    }
+
+    private static func contents(of path: String, unless fault: (PEMContents) -> PEMContents.Fault?) throws -> String {
+        let bytes: [UInt8]
+        do throws(FileError) {
+            bytes = try SystemFiles.read(path, limit: maximumFile).bytes
+        } catch {
+            throw CommandFailure("\(error)")
+        }
+        if let fault = fault(PEMContents(bytes)) { throw CommandFailure("\(LogText.escape(path)): \(fault)") }
+        return String(decoding: bytes, as: UTF8.self)
     }
 }
 

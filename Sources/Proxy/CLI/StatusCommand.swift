@@ -1,5 +1,6 @@
 import ArgumentParser
 import FoundationEssentials
+import NIOCore
 import NIOPosix
 
 struct StatusCommand: AsyncParsableCommand {
@@ -43,32 +44,44 @@ struct StatusCommand: AsyncParsableCommand {
         for directory in directories {
             let path = StateDirectory.adminSocket(in: directory)
             guard state != nil || SystemFiles.exists(path) else { continue }
-            let answer: [UInt8]
             do {
-                answer = try await AdminClient.ask(
-                    AdminRequest(verb: metrics ? "metrics" : connections ? "connections" : "status"), at: path,
-                    group: MultiThreadedEventLoopGroup.singleton)
+                try await show(path, isFirst: found == 0)
+                found += 1
             } catch let fault as AdminFault {
                 throw CommandFailure("\(LogText.escape(path)): \(fault)")
-            } catch {
+            } catch is IOError {
+                // Nobody listens there.
                 continue
-            }
-            if found > 0, metrics { throw CommandFailure("several processes run; name one by --state DIR") }
-            if found > 0, !json { print("") }
-            found += 1
-            if metrics {
-                print(try JSONDecoder().decode([String: String].self, from: Data(answer))["metrics"] ?? "", terminator: "")
-            } else if json {
-                print(String(decoding: answer, as: UTF8.self))
-            } else if connections {
-                print(try JSONDecoder().decode(ConnectionList.self, from: Data(answer)).text, terminator: "")
-            } else {
-                print(try JSONDecoder().decode(Status.self, from: Data(answer)).table, terminator: "")
             }
         }
         if found == 0 {
             let places = directories.map { LogText.escape($0) }.joined(separator: ", ")
             throw CommandFailure("no process answers in \(places); start one, or give its --state DIR")
         }
+    }
+
+    private func show(_ path: String, isFirst: Bool) async throws {
+        let group = MultiThreadedEventLoopGroup.singleton
+        // Shown when all of it is there: the process does not wait for somebody who reads page by page.
+        var text = ""
+        if metrics {
+            try await AdminClient.ask(AdminRequest(verb: "metrics"), at: path, group: group) { part in
+                text += try JSONDecoder().decode(MetricsText.Part.self, from: Data(part)).metrics
+            }
+            guard isFirst else { throw CommandFailure("several processes run; name one by --state DIR") }
+        } else if connections {
+            let answer = try await AdminClient.ask(AdminRequest(verb: "connections"), at: path, group: group)
+            text =
+                json
+                ? String(decoding: answer, as: UTF8.self) + "\n"
+                : try JSONDecoder().decode(ConnectionList.self, from: Data(answer)).text
+        } else {
+            var collector = Status.Collector()
+            try await AdminClient.ask(AdminRequest(verb: "status"), at: path, group: group) { try collector.add($0) }
+            guard let status = collector.status else { throw AdminFault(error: "the answer is empty") }
+            text = json ? String(decoding: try JSONEncoder().encode(status), as: UTF8.self) + "\n" : status.table
+        }
+        if !isFirst, !json { print("") }
+        print(text, terminator: "")
     }
 }

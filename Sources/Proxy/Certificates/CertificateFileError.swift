@@ -2,6 +2,8 @@
 package enum CertificateFileError: Error, Equatable, CustomStringConvertible {
     case unreadable(path: String, reason: String)
     case unwritable(path: String, reason: String)
+    /// It holds something else.
+    case wrongContents(path: String, PEMContents.Fault)
     case notACertificate(path: String, reason: String)
     case notAPrivateKey(path: String)
     case keyOfAnotherCertificate(certificate: String, key: String)
@@ -17,11 +19,12 @@ package enum CertificateFileError: Error, Equatable, CustomStringConvertible {
             "\(path): cannot be read: \(reason). Check that the file is there and that this user may read it."
         case .unwritable(let path, let reason):
             "\(path): cannot be written: \(reason). See that its disk has room and its directory is writable for this user, or name another directory."
+        case .wrongContents(let path, let fault): "\(path): \(fault)"
         case .notACertificate(let path, let reason):
             "\(path): no PEM certificate: \(reason). It must hold `-----BEGIN CERTIFICATE-----` blocks, the server's own certificate first."
         case .notAPrivateKey(let path):
-            "\(path): no usable PEM private key. It must hold one unencrypted `-----BEGIN PRIVATE KEY-----` block "
-                + "(an encrypted key: `openssl pkey -in FILE -out NEWFILE`)."
+            "\(path): no usable PEM private key: it is damaged, or of a kind that is not for TLS. "
+                + "It must hold one unencrypted `-----BEGIN PRIVATE KEY-----` block of an ECDSA or RSA key."
         case .keyOfAnotherCertificate(let certificate, let key):
             "\(key): is not the key of the certificate in \(certificate). Name the two files that were issued together, "
                 + "with the server's own certificate first in its file."

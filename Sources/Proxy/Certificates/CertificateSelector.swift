@@ -183,9 +183,10 @@ package final class CertificateSelector: Sendable {
 
     private static func patterns(_ domains: [String]) throws(CertificateFileError) -> [DomainPattern] {
         var list: [DomainPattern] = []
+        var known: Set<DomainPattern> = []
         for text in domains {
             guard let domain = DomainPattern(text) else { throw .invalidDomain(text) }
-            if !list.contains(domain) { list.append(domain) }
+            if known.insert(domain).inserted { list.append(domain) }
         }
         return list
     }

@@ -48,9 +48,13 @@ package struct DomainPattern: Hashable, Sendable, CustomStringConvertible {
     }
 
     /// Whether every name of this pattern lies in one of the subtrees (RFC 5280 §4.2.1.10).
-    package func lies(in subtrees: some Sequence<String>) -> Bool {
-        let constraint = constraint
-        return subtrees.contains { constraint == $0 || constraint.hasSuffix("." + $0) }
+    package func lies(in subtrees: Set<String>) -> Bool {
+        var name: Substring? = constraint[...]
+        while let tree = name {
+            if subtrees.contains(String(tree)) { return true }
+            name = Self.parent(of: String(tree))
+        }
+        return false
     }
 
     /// What follows the first label.

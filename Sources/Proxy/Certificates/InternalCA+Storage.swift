@@ -40,7 +40,9 @@ extension InternalCA {
 
     /// Why this CA has to make way for a new one; nil if it may stay.
     package func reasonForReplacement(domains: [DomainPattern], now: Date) -> String? {
-        if let domain = domains.first(where: { !$0.lies(in: permittedSubtrees) }) { return "its name constraints do not permit \(domain)" }
+        // Read once: the certificate is parsed for them, and there may be as many as domains.
+        let permitted = Set(permittedSubtrees)
+        if let domain = domains.first(where: { !$0.lies(in: permitted) }) { return "its name constraints do not permit \(domain)" }
         if now >= notValidAfter { return "it has expired" }
         if now + Self.rootRenewalWindow >= notValidAfter { return "it expires soon" }
         if now < certificate.notValidBefore { return "it is not valid yet" }

@@ -72,6 +72,8 @@ package struct PEMCertificates: Sendable {
         let path = pair.certificateFile
         guard let file = try StateFile.read(path) else { throw .unreadable(path: path, reason: "no such file") }
         guard let keyFile = try StateFile.read(pair.keyFile) else { throw .unreadable(path: pair.keyFile, reason: "no such file") }
+        if let fault = PEMContents(file.bytes).certificateFault { throw .wrongContents(path: path, fault) }
+        if let fault = PEMContents(keyFile.bytes).privateKeyFault { throw .wrongContents(path: pair.keyFile, fault) }
         let chain: [NIOSSLCertificate]
         let leaf: Certificate
         do {
@@ -81,7 +83,7 @@ package struct PEMCertificates: Sendable {
         } catch let error as CertificateFileError {
             throw error
         } catch {
-            throw .notACertificate(path: path, reason: "the certificate cannot be parsed")
+            throw .notACertificate(path: path, reason: "the one in it is cut off or damaged")
         }
         guard let key = try? NIOSSLPrivateKey(bytes: keyFile.bytes, format: .pem) else { throw .notAPrivateKey(path: pair.keyFile) }
         guard let context = try? ServedCertificate.makeContext(chain: chain, key: key, applicationProtocols: applicationProtocols) else {

@@ -6,15 +6,17 @@ package struct ListenError: Error, CustomStringConvertible {
     package let endpoint: SocketEndpoint
     package let errnoCode: CInt?
     package let reason: String
+    /// What the address was given by.
+    package let flag: String
 
-    package init(_ endpoint: SocketEndpoint, _ error: any Error) {
+    package init(_ endpoint: SocketEndpoint, _ error: any Error, flag: String) {
         self.endpoint = endpoint
+        self.flag = flag
         errnoCode = (error as? IOError)?.errnoCode
-        reason = "\(error)"
+        reason = errnoCode.map(systemMessage) ?? "\(error)"
     }
 
     package var description: String {
-        let flag = endpoint.port == 80 ? "--http" : "--https"
         switch errnoCode {
         case Self.permissionDenied:
             return "cannot listen on \(endpoint): ports below the system's first unprivileged one need a permission. "
@@ -26,7 +28,7 @@ package struct ListenError: Error, CustomStringConvertible {
                 + "Stop it, or choose another port (\(flag) \(Self.example(endpoint)))"
         case Self.addressNotAvailable:
             return "cannot listen on \(endpoint): this machine does not have that address. Use one of its own, or [::] for all"
-        default: return "cannot listen on \(endpoint): \(reason)"
+        default: return "cannot listen on \(endpoint): \(reason). Give \(flag) another address"
         }
     }
 

@@ -48,13 +48,14 @@ package final class PublicListener: Sendable {
                     try accept(channel, kind: kind, service: service, limiter: limiter, connections: connections)
                 }
             }
+        let flag = if case .http = kind { "--http" } else { "--https" }
         let bound: EventLoopFuture<any Channel>
         do {
             bound = bootstrap.bind(to: try SocketAddress(ipAddress: "\(endpoint.address)", port: Int(endpoint.port)))
         } catch {
             bound = group.any().makeFailedFuture(error)
         }
-        return bound.flatMapErrorThrowing { throw ListenError(endpoint, $0) }.map { channel in
+        return bound.flatMapErrorThrowing { throw ListenError(endpoint, $0, flag: flag) }.map { channel in
             PublicListener(endpoint: endpoint, channel: channel, quiescing: quiescing, connections: connections)
         }
     }

@@ -58,7 +58,9 @@ package final class AccessLogFile: Sendable {
         var descriptor = STDOUT_FILENO
         if path != "-" {
             descriptor = Self.open(path)
-            guard descriptor >= 0 else { throw CommandFailure("the access log \(path) cannot be opened: \(Self.message(errno))") }
+            guard descriptor >= 0 else {
+                throw CommandFailure("the access log \(FileError(path: path, problem: .system(.writing, errno)))")
+            }
         }
         output = Mutex(Output(descriptor: descriptor))
         thread.start()
@@ -164,7 +166,7 @@ package final class AccessLogFile: Sendable {
 
     private func complain(_ message: Logger.Message, _ error: CInt) {
         guard case .write(let omitted) = budget.take(.accessLog, now: .now()) else { return }
-        var metadata: Logger.Metadata = ["file": "\(LogText.escape(path ?? "-"))", "error": "\(Self.message(error))"]
+        var metadata: Logger.Metadata = ["file": "\(LogText.escape(path ?? "-"))", "error": "\(systemMessage(error))"]
         if omitted > 0 { metadata["omitted"] = .stringConvertible(omitted) }
         logger.error(message, metadata: metadata)
     }
@@ -182,8 +184,6 @@ package final class AccessLogFile: Sendable {
         if descriptor >= 0 { _ = fcntl(descriptor, F_SETFL, O_APPEND) }
         return descriptor
     }
-
-    private static func message(_ error: CInt) -> String { IOError(errnoCode: error, reason: "").description }
 
     private enum Next { case nothing, wait, drain }
 

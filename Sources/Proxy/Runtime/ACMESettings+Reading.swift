@@ -36,7 +36,6 @@ extension ConfigurationReader {
                 setting(flag: "acme-cache-dir", environment: "ACME_CACHE_DIR") ?? setting("cache-dir", in: table),
                 { setting throws(ConfigurationFault) in
                     let path = try setting.string("a directory")
-                    guard !path.isEmpty else { throw setting.fault("an empty path", fix: "write a directory") }
                     return SystemFiles.resolve(path, besides: setting.file)
                 }) ?? stateDirectory.map({ $0 + "/certificates" })
         else { return nil }
@@ -99,7 +98,7 @@ extension ConfigurationReader {
     }
 
     private static func email(_ setting: Setting) throws(ConfigurationFault) -> String {
-        let text = try setting.string("an e-mail address")
+        let text = try setting.string("an e-mail address", mayBeEmpty: true)
         guard text.lowercased() != "admin@example.com" else {
             throw setting.fault(
                 "admin@example.com is a placeholder, which once switched certificates off; no CA takes it",
@@ -182,7 +181,8 @@ extension ConfigurationReader {
             let bytes: [UInt8]
             do throws(FileError) { bytes = try readFile(path).bytes } catch { throw setting.fault("\(error)", fix: "") }
             guard (try? NIOSSLCertificate.fromPEMBytes(bytes))?.isEmpty == false else {
-                throw setting.fault("\(LogText.escape(path)) holds no PEM certificate", fix: "name a file with the roots of the CA")
+                let problem = PEMContents(bytes).certificateFault?.problem ?? "holds a certificate that cannot be parsed"
+                throw setting.fault("\(LogText.escape(path)) \(problem)", fix: "name a PEM file with the roots of the CA")
             }
             return path
         }

@@ -30,7 +30,8 @@ package final class AdminSocket: Sendable {
     /// Answers with a stream, whose first line is JSON; it has not begun if the verb throws.
     package typealias StreamVerb = @Sendable (AdminRequest, AdminStream) async throws -> Void
 
-    package static let maximumRequest = 64 * 1024
+    /// Bytes, with room for the files of a certificate and its key, which `certs import` sends.
+    package static let maximumRequest = 1 << 20
     package static let timeLimit = TimeAmount.seconds(5)
     package static let maximumConnections = 16
     package static let maximumPath = OwnerSocket.maximumPath
@@ -122,6 +123,8 @@ private final class AdminHandler: ChannelInboundHandler {
     private let verbs: VerbTable
     private var state = State.checking
     private var line: [UInt8] = []
+    /// Of the request in `line`.
+    private var end: Int?
     private var timeout: Scheduled<Void>?
 
     init(verbs: VerbTable) { self.verbs = verbs }
@@ -145,7 +148,10 @@ private final class AdminHandler: ChannelInboundHandler {
         switch state {
         case .checking, .reading:
             guard line.count + buffer.readableBytes <= AdminSocket.maximumRequest else { return context.close(promise: nil) }
-            line += buffer.readBytes(length: buffer.readableBytes) ?? []
+            let bytes = buffer.readBytes(length: buffer.readableBytes) ?? []
+            // Only what is new is searched: a long request comes in many pieces.
+            if end == nil { end = bytes.firstIndex(of: 0x0A).map { line.count + $0 } }
+            line += bytes
             answerIfComplete(context)
         case .answering(let ended): ended.succeed()
         case .closed: break
@@ -163,7 +169,7 @@ private final class AdminHandler: ChannelInboundHandler {
     func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
 
     private func answerIfComplete(_ context: ChannelHandlerContext) {
-        guard case .reading = state, let end = line.firstIndex(of: 0x0A) else { return }
+        guard case .reading = state, let end else { return }
         let ended = context.eventLoop.makePromise(of: Void.self)
         state = .answering(ended: ended)
         let (request, verbs, channel) = (Array(line[..<end]), verbs, context.channel)
@@ -190,12 +196,9 @@ package enum AdminClient {
     package static func ask(
         _ request: AdminRequest, at path: String, group: any EventLoopGroup, timeLimit: TimeAmount = .seconds(10)
     ) async throws -> [UInt8] {
-        guard path.utf8.count <= AdminSocket.maximumPath else {
-            throw AdminFault(error: "the path \(LogText.escape(path)) is longer than \(AdminSocket.maximumPath) bytes")
-        }
+        let bytes = try encode(request, for: path)
         let loop = group.next()
         let promise = loop.makePromise(of: [UInt8].self)
-        let bytes = Array(try JSONEncoder().encode(request)) + [0x0A]
         let channel: any Channel
         do {
             channel = try await ClientBootstrap(group: loop)
@@ -216,6 +219,20 @@ package enum AdminClient {
         let answer = try await promise.futureResult.get()
         if let fault = try? JSONDecoder().decode(AdminFault.self, from: Data(answer)) { throw fault }
         return answer
+    }
+
+    /// The request's line.
+    static func encode(_ request: AdminRequest, for path: String) throws -> [UInt8] {
+        guard path.utf8.count <= AdminSocket.maximumPath else {
+            throw AdminFault(
+                error: "the path of a socket has at most \(AdminSocket.maximumPath) bytes, and this one has \(path.utf8.count): "
+                    + "name the directory by a shorter path, such as one from the working directory on")
+        }
+        let bytes = Array(try JSONEncoder().encode(request)) + [0x0A]
+        guard bytes.count <= AdminSocket.maximumRequest else {
+            throw AdminFault(error: "the request is larger than the \(AdminSocket.maximumRequest) bytes that a process takes")
+        }
+        return bytes
     }
 
     /// Collects the answer until the other side closes. Bound to its event loop.

@@ -1,3 +1,4 @@
+import FoundationEssentials
 import NIOCore
 
 /// What a verb answers with that does not end at once: a JSON line, then bytes until one side ends it. Thread-safe.
@@ -25,6 +26,23 @@ package final class AdminStream: Sendable {
     @discardableResult
     package func write(_ bytes: [UInt8]) -> EventLoopFuture<Void> {
         channel.writeAndFlush(ByteBuffer(bytes: bytes)).recover { _ in }
+    }
+
+    /// Writes the parts of an answer that may be longer than a client holds at once: a line that says so, a line each, and one that
+    /// tells that it is all. The next part is made when the kernel has the one before.
+    /// - Parameter parts: as JSON at most ``AdminClient/maximumAnswer`` bytes each.
+    package func answer(_ parts: some Sequence<some Encodable>) async throws {
+        try await deliver(AdminParts.head)
+        for part in parts { try await deliver(Array(try JSONEncoder().encode(part))) }
+        try await deliver(AdminParts.end)
+        finish()
+    }
+
+    /// A client that takes nothing for ``timeLimit`` is cut off.
+    private func deliver(_ line: [UInt8]) async throws {
+        let timeout = channel.eventLoop.scheduleTask(in: timeLimit) { [channel] in channel.close(promise: nil) }
+        defer { timeout.cancel() }
+        try await channel.writeAndFlush(ByteBuffer(bytes: line + [0x0A])).get()
     }
 
     /// Closes once everything is written.

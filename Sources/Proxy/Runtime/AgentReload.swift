@@ -22,12 +22,13 @@ actor AgentReload {
         let kept: String?
         (new.interface, kept) = new.interface.adapted(
             to: started.interface, current: current.interface, key: running.interface.publicKey)
-        let peers = PeerChanges(
-            from: AgentNode.withKeepalive(current.interface).peers, to: AgentNode.withKeepalive(new.interface).peers)
-        do {
-            try await running.apply(peers)
-        } catch {
-            return reload.keep("\(error)")
+        let old = AgentNode.withKeepalive(current.interface).peers
+        let peers = PeerChanges(from: old, to: AgentNode.withKeepalive(new.interface).peers)
+        let applied = await running.apply(peers, to: old)
+        if let failure = applied.failure {
+            // The next reload begins with what runs.
+            current.interface.peers = applied.peers
+            return reload.keep("\(failure)")
         }
         var changes = ["\(front.update(new.targets, within: AgentNode.drainLimit))"]
         if !peers.isEmpty { changes.append("\(peers)") }

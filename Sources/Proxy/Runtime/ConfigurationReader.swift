@@ -8,17 +8,21 @@ package struct ConfigurationInput: Sendable {
     package var flags: [String: [String]]
     package var environment: [String: String]
     package var readFile: @Sendable (String) throws(FileError) -> SystemFiles.Contents
+    /// Why a program could not be run, and what to do.
+    package var programFault: @Sendable (String) -> (problem: String, fix: String)?
 
     package init(
         flags: [String: [String]], environment: [String: String],
         readFile: @escaping @Sendable (String) throws(FileError) -> SystemFiles.Contents = { path throws(FileError) in
             // A gateway may have many peers.
             try SystemFiles.read(path, limit: WGQuickFile.maximumSize)
-        }
+        },
+        programFault: @escaping @Sendable (String) -> (problem: String, fix: String)? = { ProgramFile.fault($0) }
     ) {
         self.flags = flags
         self.environment = environment
         self.readFile = readFile
+        self.programFault = programFault
     }
 }
 
@@ -74,6 +78,9 @@ struct ConfigurationReader {
         let path: String
         let flag = input.flags["config"]?.last
         if let flag {
+            guard !flag.isEmpty else {
+                return fault(ConfigurationFault(.flag, key: "--config", "is empty", fix: "give the path of a TOML file"))
+            }
             path = flag
         } else {
             guard input.flags["wg"] == nil, (try? input.readFile("\(role).toml")) != nil else { return }
@@ -255,17 +262,21 @@ struct ConfigurationReader {
     private mutating func stateDirectory() -> String? {
         if let given = setting(flag: "state", key: "state") {
             return value(given) { setting throws(ConfigurationFault) in
-                let path = try setting.string("a directory")
-                guard !path.isEmpty else { throw setting.fault("an empty path", fix: "write a directory") }
-                return SystemFiles.resolve(path, besides: setting.file)
+                let path = SystemFiles.resolve(try setting.string("a directory"), besides: setting.file)
+                let length = StateDirectory.adminSocket(in: path).utf8.count
+                guard length <= AdminSocket.maximumPath else {
+                    throw setting.fault(
+                        "the path of the socket in it would have \(length) bytes, of at most \(AdminSocket.maximumPath)",
+                        fix: "write a shorter directory")
+                }
+                return path
             }
         }
-        if let path = StateDirectory.defaultPath(role: role, environment: input.environment) { return path }
+        let standard = StateDirectory.defaultPath(role: role, environment: input.environment)
+        if let standard, StateDirectory.adminSocket(in: standard).utf8.count <= AdminSocket.maximumPath { return standard }
         guard role == .gateway || role == .agent else { return nil }
-        fault(
-            ConfigurationFault(
-                .builtIn, key: "--state", "there is no directory for state: neither XDG_STATE_HOME nor HOME is set", fix: "give --state DIR"
-            ))
+        let reason = standard == nil ? "neither XDG_STATE_HOME nor HOME is set" : "the path of the usual one is too long for its socket"
+        fault(ConfigurationFault(.builtIn, key: "--state", "there is no directory for state: \(reason)", fix: "give --state DIR"))
         return nil
     }
 

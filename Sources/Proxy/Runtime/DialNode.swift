@@ -6,6 +6,7 @@ import NIOPosix
 import NIOWireGuard
 import Synchronization
 import TCPStack
+import WGUserspace
 
 /// `kakuremichi dial`: joins standard input and output to one TCP connection in the tunnel. The end of the input is sent as the end
 /// of our direction; the program ends when both directions have.
@@ -20,13 +21,65 @@ enum DialNode {
         let logger = Logger(label: "dial")
         let state = try StateDirectory.openIfFree(
             configuration.common.stateDirectory, isGiven: configuration.common.isStateGiven)
+        let peer = try peer(owning: destination.address, in: configuration.interface)
+        let endpoints = state.map { state in
+            EndpointStore(
+                path: state.file("endpoints"), peers: Set(configuration.interface.peers.map(\.publicKey)),
+                eventLoop: MultiThreadedEventLoopGroup.singleton.next(), logger: logger)
+        }
         let running = try await RunningInterface(
-            role: .dial, common: configuration.common, settings: configuration.interface, warnings: warnings, logger: logger, state: state)
+            role: .dial, common: configuration.common, settings: configuration.interface, warnings: warnings, logger: logger, state: state
+        ) { event in
+            if case .endpointChanged(let peer, let endpoint) = event { endpoints?.record(peer, at: endpoint) }
+        }
         running.answerStatus(routes: { [] }, listeners: { [] })
-        let result = await Result { try await transfer(running.interface, configuration.interface, destination) }
+        if peer.endpoint == nil { await seek(peer, known: endpoints?.endpoints[peer.publicKey], running) }
+        let result = await Result {
+            do {
+                try await transfer(running.interface, configuration.interface, destination)
+            } catch TunnelError.timedOut {
+                throw await timeoutFailure(peer, running.interface)
+            }
+        }
         await running.stop()
+        endpoints?.save()
         try result.get()
     }
+
+    // MARK: The peer
+
+    private static func peer(owning address: IPAddress, in settings: InterfaceSettings) throws -> WGQuickFile.Peer {
+        guard let place = AllowedIPs(settings.peers).lookup(address) else {
+            throw CommandFailure("no peer's AllowedIPs holds \(address); add it to the [Peer] that it belongs to, or dial another address")
+        }
+        return settings.peers[place]
+    }
+
+    /// A peer without an endpoint comes by itself; if it has a session with the process before this one, only when that is two minutes
+    /// old, or when it has sent something and heard nothing. Where it was seen last it can be asked for a session at once.
+    private static func seek(_ peer: WGQuickFile.Peer, known endpoint: SocketEndpoint?, _ running: RunningInterface) async {
+        if let endpoint {
+            try? await running.interface.contact(peer.publicKey, at: endpoint).get()
+        } else {
+            running.logger.warning(
+                "The peer has no Endpoint in the file and was not seen before: it has to come by itself",
+                metadata: ["peer": "\(peer.publicKey)", "limit": "\(connectTimeout.components.seconds) s"])
+        }
+    }
+
+    /// Whether it was WireGuard or what is behind it.
+    private static func timeoutFailure(_ peer: WGQuickFile.Peer, _ interface: WireGuardInterface) async -> any Error {
+        let status = try? await interface.status().get().peers.first { $0.publicKey == peer.publicKey }
+        guard let status, !status.hasSession else { return TunnelError.timedOut }
+        let step =
+            status.endpoint == nil
+            ? "it has not come within \(connectTimeout.components.seconds) s, and the file has no Endpoint of it: "
+                + "see that it runs and reaches UDP port \(interface.listenPort) here, or write its Endpoint"
+            : "see that it runs, that both files have each other's key, and that UDP passes"
+        return CommandFailure("\(TunnelError.timedOut): no session with the peer \(peer.publicKey); \(step)")
+    }
+
+    // MARK: The bytes
 
     private static func transfer(_ interface: WireGuardInterface, _ settings: InterfaceSettings, _ destination: SocketEndpoint) async throws
     {

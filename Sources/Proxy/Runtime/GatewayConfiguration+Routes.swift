@@ -4,19 +4,22 @@ import WGUserspace
 extension GatewayConfiguration {
     private static let tunnelKeys = ["domain", "agent", "port", "gateway-ip", "enabled"] + ConfigurationReader.routeOptionKeys
 
+    /// The routes, and where the domain of each stands.
     static func routes(
         _ reader: inout ConfigurationReader, interface file: InterfaceSettings?, running: [WGQuickFile.Address]? = nil
-    ) -> [TunnelConfig] {
+    ) -> (routes: [TunnelConfig], places: [String: Setting]) {
         var interface = file
         if let running { interface?.addresses = running }
         var routes: [TunnelConfig] = []
+        var places: [String: Setting] = [:]
+        let peers = interface.map { AllowedIPs($0.peers) } ?? AllowedIPs()
         let flags = reader.settings(flags: ["route"])
         if !flags.isEmpty {
             for flag in flags {
                 guard let draft = reader.value(flag, { flag throws(ConfigurationFault) in try parseRoute(flag) }) else { continue }
-                add(&routes, &reader, flag, draft, interface: interface)
+                add(&routes, &places, &reader, flag, draft, interface: interface, peers: peers)
             }
-            return routes
+            return (routes, places)
         }
         for (table, origin) in reader.tables("tunnel") {
             reader.refuseUnknownKeys(of: table, known: tunnelKeys, section: "[tunnel]")
@@ -59,28 +62,30 @@ extension GatewayConfiguration {
             let options = reader.routeOptions(in: table)
             guard let domain, let agent else { continue }
             let draft = Draft(domain: domain, agent: agent, gatewayIP: gatewayIP, isEnabled: isEnabled, options: options)
-            add(&routes, &reader, domainSetting, draft, interface: interface)
+            add(&routes, &places, &reader, domainSetting, draft, interface: interface, peers: peers)
         }
         if routes.isEmpty, reader.report.faults.isEmpty {
             reader.report.warnings.append(
                 ConfigurationFault(
                     .builtIn, key: "route", "no route is given: every request is answered with 404", fix: "give --route DOMAIN=IP"))
         }
-        return routes
+        return (routes, places)
     }
 
     private static func add(
-        _ routes: inout [TunnelConfig], _ reader: inout ConfigurationReader, _ setting: Setting, _ draft: Draft,
-        interface: InterfaceSettings?
+        _ routes: inout [TunnelConfig], _ places: inout [String: Setting], _ reader: inout ConfigurationReader, _ setting: Setting,
+        _ draft: Draft, interface: InterfaceSettings?, peers: AllowedIPs
     ) {
-        if routes.contains(where: { $0.domain == draft.domain }) {
+        guard places.updateValue(setting, forKey: draft.domain) == nil else {
             return reader.fault(setting.fault("\(draft.domain) is given twice", fix: "remove one of the two"))
         }
         guard let interface else { return }
         guard let route = reader.value(setting, { setting throws(ConfigurationFault) in try draft.route(over: interface, setting) }) else {
             return
         }
-        if let warning = unreachable(route, interface, setting) { reader.report.warnings.append(warning) }
+        if let warning = unreachable(route, isOwned: peers.lookup(route.agentVirtualIP) != nil, setting) {
+            reader.report.warnings.append(warning)
+        }
         routes.append(route)
     }
 
@@ -111,8 +116,9 @@ extension GatewayConfiguration {
     }
 
     /// The warning that a route cannot be served yet.
-    static func unreachable(_ route: TunnelConfig, _ interface: InterfaceSettings, _ setting: Setting) -> ConfigurationFault? {
-        if interface.peers.contains(where: { peer in peer.allowedIPs.contains { $0.contains(route.agentVirtualIP) } }) { return nil }
+    /// - Parameter isOwned: whether a peer has the agent's address.
+    static func unreachable(_ route: TunnelConfig, isOwned: Bool, _ setting: Setting) -> ConfigurationFault? {
+        if isOwned { return nil }
         return setting.fault(
             "no peer's AllowedIPs holds \(route.agentVirtualIP): requests will be answered with 503", fix: "add it to the agent's [Peer]")
     }
@@ -142,5 +148,13 @@ extension GatewayConfiguration {
                 "\(Setting.quoted(text)) is not an address in the tunnel", fix: "write IP or IP:PORT, such as 10.1.0.2 or [fd00::2]:80")
         }
         return endpoint
+    }
+}
+
+extension AllowedIPs {
+    /// Which of the peers an address belongs to. A gateway may have as many routes as peers: no route looks at each of them.
+    init(_ peers: [WGQuickFile.Peer]) {
+        self.init()
+        for (place, peer) in peers.enumerated() { for prefix in peer.allowedIPs { insert(prefix, peer: place) } }
     }
 }

@@ -1,3 +1,4 @@
+import FoundationEssentials
 import Inet
 import WGUserspace
 
@@ -50,7 +51,7 @@ package struct GatewayConfiguration: Sendable {
             let path = try setting.string("the path of a file, or -")
             return path == "-" ? path : SystemFiles.resolve(path, besides: setting.file)
         }
-        let routes = routes(&reader, interface: interface, running: running)
+        let (routes, places) = routes(&reader, interface: interface, running: running)
         let certificates = certificates(&reader)
         let limits = reader.limits(ProxyLimits())
         let trustedProxies = trustedProxies(&reader)
@@ -62,7 +63,10 @@ package struct GatewayConfiguration: Sendable {
         }
         let acme = reader.acme(stateDirectory: common.stateDirectory)
         let alerts = reader.alerts()
-        if let acme { warnOfListeners(&reader, acme, https: https, http: http) }
+        if let acme {
+            warnOfListeners(&reader, acme, https: https, http: http)
+            warnOfWildcards(&reader, acme, routes, places, certificates)
+        }
         guard reader.report.faults.isEmpty, let interface else { return (nil, reader.report) }
         let configuration = GatewayConfiguration(
             common: common, interface: interface, routes: routes, https: https, http: http,
@@ -129,6 +133,28 @@ package struct GatewayConfiguration: Sendable {
         }
     }
 
+    /// No other challenge is for them (RFC 8555 §7.1.3), so that without one there is never a certificate.
+    private static func warnOfWildcards(
+        _ reader: inout ConfigurationReader, _ acme: ACMESettings, _ routes: [TunnelConfig], _ places: [String: Setting],
+        _ certificates: [CertificateFiles]
+    ) {
+        let wildcards = routes.filter { route in
+            guard route.enabled, let domain = DomainPattern(route.domain), domain.isWildcard else { return false }
+            return !acme.challenges.contains { $0.isUsable(for: domain) }
+        }
+        guard !wildcards.isEmpty else { return }
+        let files = try? PEMCertificates.load(certificates, applicationProtocols: [], now: Date())
+        for route in wildcards {
+            guard let setting = places[route.domain], let domain = DomainPattern(route.domain), files?.byName[domain] == nil else {
+                continue
+            }
+            reader.report.warnings.append(
+                setting.fault(
+                    "no certificate can be ordered for \(domain): a wildcard needs dns-01",
+                    fix: "write [acme.dns], with dns-01 among the challenges if these are given; or name a certificate that is there"))
+        }
+    }
+
     private static func certificates(_ reader: inout ConfigurationReader) -> [CertificateFiles] {
         let certificate = reader.settings(flags: ["cert", "tls-cert-file"], environment: "TLS_CERT_FILE")
         let key = reader.settings(flags: ["key", "tls-key-file"], environment: "TLS_KEY_FILE")
@@ -172,7 +198,7 @@ package struct GatewayConfiguration: Sendable {
     private static func pair(
         _ reader: inout ConfigurationReader, certificate: Setting, key: Setting, domains: [String]
     ) -> CertificateFiles? {
-        func path(_ setting: Setting, holding marker: String) -> String? {
+        func path(_ setting: Setting, unless fault: (PEMContents) -> PEMContents.Fault?) -> String? {
             guard
                 let path = reader.value(
                     setting,
@@ -180,14 +206,12 @@ package struct GatewayConfiguration: Sendable {
                         SystemFiles.resolve(try setting.string("the path of a PEM file"), besides: setting.file)
                     }), let contents = reader.contents(of: path, for: setting)
             else { return nil }
-            guard String(decoding: contents.bytes, as: UTF8.self).contains(marker) else {
-                reader.fault(setting.fault("\(LogText.escape(path)) has no \"\(marker)\" line", fix: "name the right PEM file"))
-                return nil
-            }
-            return path
+            guard let fault = fault(PEMContents(contents.bytes)) else { return path }
+            reader.fault(setting.fault("\(LogText.escape(path)) \(fault.problem)", fix: fault.fix))
+            return nil
         }
-        let certificatePath = path(certificate, holding: "-----BEGIN CERTIFICATE-----")
-        let keyPath = path(key, holding: "PRIVATE KEY-----")
+        let certificatePath = path(certificate) { $0.certificateFault }
+        let keyPath = path(key) { $0.privateKeyFault }
         guard let certificatePath, let keyPath else { return nil }
         return CertificateFiles(domains: domains, certificateFile: certificatePath, keyFile: keyPath)
     }

@@ -26,7 +26,8 @@ actor GatewayReload {
     func run() async {
         front.reopenAccessLog()
         guard let read = await BlockingWork.run({ [reload] in reload.read() }), !Task.isCancelled else { return }
-        let (new, kept) = read.adapted(to: started, current: current, key: running.interface.publicKey)
+        let adapted = read.adapted(to: started, current: current, key: running.interface.publicKey)
+        var new = adapted.configuration
         do {
             try await front.routes.prepare(new)
         } catch {
@@ -35,13 +36,14 @@ actor GatewayReload {
         // A new route's peer is there before the route.
         let peers = PeerChanges(from: current.interface.peers, to: new.interface.peers)
         endpoints.track(Set(new.interface.peers.map(\.publicKey)))
-        do {
-            try await running.apply(peers)
-        } catch {
-            running.logger.error("WireGuard's peers are not changed", metadata: ["error": "\(error)"])
+        let applied = await running.apply(peers, to: current.interface.peers)
+        if let failure = applied.failure {
+            // The next reload begins with what runs.
+            new.interface.peers = applied.peers
+            running.logger.error("Not all of WireGuard's peers are changed; send SIGHUP again", metadata: ["error": "\(failure)"])
         }
         var changes = ["\(await front.routes.publish())"]
-        if !peers.isEmpty { changes.append("\(peers)") }
+        if !peers.isEmpty, applied.failure == nil { changes.append("\(peers)") }
         if !new.certificates.isEmpty { changes.append("certificates reloaded") }
         if new.trustedProxies != current.trustedProxies {
             front.update(trustedProxies: TrustedProxies(new.trustedProxies))
@@ -52,7 +54,7 @@ actor GatewayReload {
             changes.append("connection limits changed")
         }
         current = new
-        reload.tell(kept)
+        reload.tell(adapted.kept)
         reload.finish(changes, fixed: FixedSettings.differences(started, new))
     }
 }

@@ -53,7 +53,7 @@ package final class MetricsListener: Sendable {
             logger.info("Metrics are answered", metadata: ["address": "\(endpoint.address)", "port": "\(address.port ?? 0)"])
             return MetricsListener(channel: channel, address: address, pages: pages)
         } catch {
-            throw CommandFailure("metrics cannot be answered on \(endpoint): \(error); give --metrics-listen another port, or off")
+            throw CommandFailure("metrics: \(ListenError(endpoint, error, flag: "--metrics-listen")), or no metrics (--metrics-listen off)")
         }
     }
 

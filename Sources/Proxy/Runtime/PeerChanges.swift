@@ -29,6 +29,32 @@ package struct PeerChanges: Sendable, CustomStringConvertible {
         "\(added.count) \(added.count == 1 ? "peer" : "peers") added, \(removed.count) removed, \(changed.count) changed"
     }
 
+    /// Applies one after the other. What fails ends it, and what was done until then is told: the next changes are from there on.
+    /// - Parameter old: the peers that the changes are from.
+    /// - Returns: the peers that run now.
+    package func apply(
+        to old: [WGQuickFile.Peer], remove: (PublicKey) async throws -> Void, set: (WGQuickFile.Peer) async throws -> Void
+    ) async -> (peers: [WGQuickFile.Peer], failure: (any Error)?) {
+        var gone: Set<PublicKey> = []
+        var done: [WGQuickFile.Peer] = []
+        var failure: (any Error)?
+        do {
+            for key in removed {
+                try await remove(key)
+                gone.insert(key)
+            }
+            for peer in changed + added {
+                try await set(peer)
+                gone.insert(peer.publicKey)
+                done.append(peer)
+            }
+        } catch {
+            failure = error
+        }
+        // A block that one of those has taken is its own: it is the last one that names it.
+        return (old.filter { !gone.contains($0.publicKey) } + done, failure)
+    }
+
     /// Each block with its owner alone, who is the last one that names it.
     private static func effective(_ peers: [WGQuickFile.Peer]) -> [WGQuickFile.Peer] {
         var owners: [IPPrefix: PublicKey] = [:]
@@ -54,10 +80,13 @@ package struct PeerChanges: Sendable, CustomStringConvertible {
 
 extension RunningInterface {
     /// Peers that the changes do not name keep their sessions and connections, and so do those of which only settings have changed.
-    func apply(_ changes: PeerChanges) async throws {
-        for key in changes.removed { try await interface.removePeer(key).get() }
+    /// - Parameter old: the peers that the changes are from.
+    /// - Returns: the peers that run now, which are those from which the next changes are.
+    func apply(_ changes: PeerChanges, to old: [WGQuickFile.Peer]) async -> (peers: [WGQuickFile.Peer], failure: (any Error)?) {
         let accepted = timestamps?.timestamps.accepted ?? [:]
-        for peer in changes.changed + changes.added {
+        let result = await changes.apply(to: old) { key in
+            try await interface.removePeer(key).get()
+        } set: { peer in
             var peer = InterfaceConfiguration.Peer(
                 publicKey: peer.publicKey, presharedKey: peer.presharedKey, endpoint: peer.endpoint, allowedIPs: peer.allowedIPs,
                 persistentKeepalive: peer.persistentKeepalive)
@@ -65,7 +94,9 @@ extension RunningInterface {
             try await interface.setPeer(peer).get()
             if case .address(let endpoint)? = peer.endpoint { try await interface.contact(peer.publicKey, at: endpoint).get() }
         }
-        guard !changes.removed.isEmpty else { return }
-        timestamps?.forgetAll(but: Set(try await interface.status().get().peers.map(\.publicKey)))
+        if !changes.removed.isEmpty, let status = try? await interface.status().get() {
+            timestamps?.forgetAll(but: Set(status.peers.map(\.publicKey)))
+        }
+        return result
     }
 }

@@ -91,7 +91,8 @@ package actor PublishedRoutes {
         try selector.update(domains: (configured + routes).map(\.domain))
         added = routes
         await publish()
-        let warning = GatewayConfiguration.unreachable(route, interface, setting)
+        let isOwned = interface.peers.contains { peer in peer.allowedIPs.contains { $0.contains(route.agentVirtualIP) } }
+        let warning = GatewayConfiguration.unreachable(route, isOwned: isOwned, setting)
         return RouteList.Answer(route: RouteList.Route(route, origin: .runTime), replaced: place != nil, warning: warning?.description)
     }
 

@@ -130,22 +130,20 @@ final class RunningInterface: Sendable {
         routes: @escaping @Sendable () -> [Status.Route], listeners: @escaping @Sendable () -> [Status.Listener],
         certificates: (@Sendable () async -> [CertificateList.Entry])? = nil, metrics: [MetricsProvider] = []
     ) {
-        let status: @Sendable () async throws -> [UInt8] = { [self] in
+        let status: @Sendable () async throws -> Status = { [self] in
             var status = try await self.status(routes: routes(), listeners: listeners())
             status.certificates = await certificates?()
-            return Array(try JSONEncoder().encode(status))
+            return status
         }
-        let text: @Sendable () async throws -> [UInt8] = { [self] in
+        let text: @Sendable () async throws -> MetricsText = { [self] in
             var text = MetricsText()
             text.addProcess(role: role.rawValue, version: KakuremichiCommand.version, startedAt: UInt64(clamping: startedAt))
             text.add(try await interface.status().get())
             for provider in metrics { await provider(&text) }
-            return Array(text.text.utf8)
+            return text
         }
-        admin?.register("status") { _ in try await status() }
-        admin?.register("metrics") { _ in
-            Array(try JSONEncoder().encode(["metrics": String(decoding: try await text(), as: UTF8.self)]))
-        }
+        admin?.registerStream("status") { _, stream in try await stream.answer(try await status().parts) }
+        admin?.registerStream("metrics") { _, stream in try await stream.answer(try await text().parts) }
         admin?.register("connections") { [self] _ in
             let (connections, more) = try await interface.connections(limit: ConnectionList.limit).get()
             let list = ConnectionList(
@@ -156,7 +154,8 @@ final class RunningInterface: Sendable {
         admin?.registerStream(CaptureVerb.name) { [interface, logger] request, stream in
             try await CaptureVerb.run(request, stream, interface: interface, logger: logger)
         }
-        metricsListener?.serve(metrics: text, status: status)
+        metricsListener?.serve(
+            metrics: { Array(try await text().text.utf8) }, status: { Array(try JSONEncoder().encode(try await status())) })
     }
 
     private func forgetTimestamp(_ text: String) async throws -> [UInt8] {

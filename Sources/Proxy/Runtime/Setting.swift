@@ -21,13 +21,17 @@ package struct Setting: Sendable {
 
     // MARK: Conversions; each throws what to write instead.
 
-    package func string(_ expected: String) throws(ConfigurationFault) -> String {
+    /// - Parameter mayBeEmpty: whether an empty text says something. Mostly it is a variable that was not set where the file was made.
+    package func string(_ expected: String, mayBeEmpty: Bool = false) throws(ConfigurationFault) -> String {
+        let result: String
         switch value {
-        case .text(let text): return text
+        case .text(let text): result = text
         case .toml(let value):
             guard case .string(let text) = value.kind else { throw wrongType(value, "a string: \(expected)") }
-            return text
+            result = text
         }
+        guard mayBeEmpty || !result.isEmpty else { throw fault("is empty", fix: "write \(expected)") }
+        return result
     }
 
     package func integer(in range: ClosedRange<Int>) throws(ConfigurationFault) -> Int {

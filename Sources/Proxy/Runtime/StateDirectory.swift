@@ -105,6 +105,8 @@ package struct StateDirectoryError: Error, Hashable, CustomStringConvertible {
         case .ownedByAnother(let userID):
             return "the state directory \(name) belongs to another user (uid \(userID)); give --state a directory of your own"
         case .writableByOthers: return "other users can write to the state directory \(name); run chmod 700 on it"
+        case .system(ENAMETOOLONG):
+            return "the state directory \(name) has too long a path, or a part of it is; give --state a shorter one"
         case .system(let code):
             return "the state directory \(name) cannot be used: \(systemMessage(code)); give --state a directory that you can write to"
         }

@@ -50,7 +50,7 @@ package enum SystemFiles {
             guard count >= 0 else { throw FileError(path: path, problem: .system(.reading, errno)) }
             if count == 0 { break }
             bytes += chunk[..<count]
-            guard bytes.count <= limit else { throw FileError(path: path, problem: .tooLarge) }
+            guard bytes.count <= limit else { throw FileError(path: path, problem: .tooLarge(limit: limit)) }
         }
         return Contents(bytes: bytes, isWorldReadable: isRegular && status.st_mode & S_IROTH != 0)
     }
@@ -138,7 +138,8 @@ package struct FileError: Error, Hashable, CustomStringConvertible {
         case notRegular
         /// A pipe or device whose end did not come in time.
         case noAnswer
-        case tooLarge
+        /// In bytes.
+        case tooLarge(limit: Int)
         case exists
     }
 
@@ -159,14 +160,17 @@ package struct FileError: Error, Hashable, CustomStringConvertible {
         case .isDirectory: "is a directory"
         case .notRegular: "is a pipe, a device or a socket, where a file must be"
         case .noAnswer: "has not ended within \(SystemFiles.patience.components.seconds) s"
-        case .tooLarge: "is larger than \(SystemFiles.maximumSize) bytes"
+        case .tooLarge(let limit): "is larger than \(limit) bytes"
         case .exists: "exists already and is never overwritten"
         }
     }
 
     package var advice: String {
         switch problem {
-        case .system(_, ENOENT): "check the path"
+        case .system(.reading, ENOENT): "check the path"
+        case .system(.writing, ENOENT): "make its directory, or choose another path"
+        case .system(_, ENAMETOOLONG): "choose a shorter path"
+        case .system(_, EISDIR): "name a file in it"
         case .system(_, EACCES), .system(_, EPERM): "give this user access, or choose another path"
         case .system: "choose another path"
         case .isDirectory: "name a file in it"

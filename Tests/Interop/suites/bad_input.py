@@ -136,6 +136,35 @@ class SUITE(Suite):
                 check(word in message, f"{what}: the message does not name {word!r}: {message.strip()[-500:]}")
 
     @test
+    def files_of_the_wrong_kind_are_called_what_they_are(self):
+        conf = self.lab.write("good.conf", INTERFACE + PEER_SECTION)
+        certificate = self.lab.write("c.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+        key = self.lab.write("k.pem", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
+        encrypted = self.lab.write("e.pem", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n")
+        for first, second, words in (
+            (key, certificate, ["k.pem holds a private key where", "c.pem holds a certificate where"]),
+            (certificate, encrypted, ["e.pem holds a private key that is encrypted", "openssl pkey"]),
+        ):
+            message = self.refused(self.gateway_arguments("--wg", conf, "--cert", first, "--key", second), f"{first} and {second}")
+            for word in words:
+                check(word in message, f"the message does not hold {word!r}: {message}")
+
+    @test
+    def programs_that_cannot_be_run_and_wildcards_without_dns_are_warned_of_with_their_place(self):
+        conf = self.lab.write("good.conf", INTERFACE + PEER_SECTION)
+        plain = self.lab.write("plain", "")
+        path = self.lab.write(
+            "warned.toml",
+            f'[wireguard]\nconfig = "{conf}"\n[[tunnel]]\ndomain = "*.example.com"\nagent = "10.1.0.2"\n'
+            f'[alerts]\nexec = "{plain}"\n[acme]\nemail = "me@example.org"\n')
+        result = self.program.run(self.lab, self.gateway_arguments("--config", path))
+        check_equal(result.returncode, 0, f"exit code of --check ({result.stderr})")
+        for words in (f"warning: {path}:7:8: exec: {plain} cannot be run", f"warning: {path}:4:10: domain: no certificate can be ordered"):
+            check(words in result.stderr, f"no warning {words!r}: {result.stderr}")
+        path = self.lab.write("empty.toml", f'access-log = ""\n[wireguard]\nconfig = "{conf}"\n')
+        self.names(self.refused(self.gateway_arguments("--config", path), "an empty path"), path, 1, ["access-log", "is empty"], "an empty path")
+
+    @test
     def all_faults_are_shown_at_once(self):
         path = self.lab.write("many.conf", INTERFACE + "MTU = no\nListenPort = 99999\nColour = red\n")
         message = self.refused(self.gateway_arguments("--wg", path), "a file with three faults")
@@ -176,6 +205,14 @@ class SUITE(Suite):
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             self.cannot_bind(["--https", f"127.0.0.1:{port}", "--http", f"127.0.0.1:{free_port()}"], str(port), "another port")
+
+    @test
+    def the_metrics_port_in_use_is_named(self):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            self.cannot_bind(
+                ["--https", f"127.0.0.1:{free_port()}", "--http", "off", "--metrics-listen", address], f"cannot listen on {address}",
+                "another program", "--metrics-listen 127.0.0.1:")
 
     @test
     def a_udp_port_in_use_is_named(self):

@@ -174,6 +174,33 @@ class SUITE(Suite):
         check_equal(echo.stop(timeout=5), 0, "exit code of `echo`")
 
     @test
+    def a_second_dial_to_a_peer_without_an_endpoint_is_answered_at_once(self):
+        udp = free_port(socket.SOCK_DGRAM)
+        out = self.lab.private_directory("dial-conf")
+        result = self.program.run(self.lab, ["init", "--domain", APP, "--endpoint", f"127.0.0.1:{udp}", "--out", out])
+        check_equal(result.returncode, 0, f"exit code of init ({result.stderr.strip()})")
+        gateway, agent = os.path.join(out, "gateway.conf"), os.path.join(out, "agent.conf")
+        state = self.lab.private_directory("dial-state")
+        command = ["dial", "--wg", gateway, "--state", state, f"{self.address(agent)}:7"]
+        start = time.monotonic()
+        result = self.program.run(self.lab, command, timeout=30, input=b"x")
+        check(result.returncode > 0, "`dial` to a peer that does not run")
+        for words in ("The peer has no Endpoint", "no session with the peer", f"reaches UDP port {udp}"):
+            check(words in result.stderr.decode(), f"the message does not hold {words!r}: {result.stderr[-600:]!r}")
+        echo = self.program.start(self.lab, "second-echo", ["echo", "--wg", agent, "--state", self.lab.private_directory("second-echo")])
+        for count in range(3):
+            start = time.monotonic()
+            result = self.program.run(self.lab, command, timeout=40, input=b"hello")
+            seconds = time.monotonic() - start
+            check_equal((result.returncode, result.stdout), (0, b"hello"), f"`dial` {count} ({result.stderr[-300:]!r})")
+            check(count == 0 or seconds < 3, f"`dial` {count} took {seconds:.1f} s")
+        echo.stop()
+        start = time.monotonic()
+        result = self.program.run(self.lab, ["dial", "--wg", gateway, "10.77.0.1:7"], timeout=30, input=b"x")
+        check(b"no peer's AllowedIPs holds 10.77.0.1" in result.stderr, f"an address of nobody: {result.stderr!r}")
+        check(time.monotonic() - start < 5, "an address of nobody is waited for")
+
+    @test
     def dial_to_a_closed_port_fails(self):
         echo = self.program.start(self.lab, "echo", ["echo", "--wg", self.gateway_conf, "--listen-port", "7"])
         wait_until(lambda: bound_udp_ports(echo.pid), 10, "`echo` has its UDP socket")

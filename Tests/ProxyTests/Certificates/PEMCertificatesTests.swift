@@ -82,11 +82,15 @@ extension ScratchDirectory {
         }
         try directory.write("SECRET", to: "a.key")
         let error = #expect(throws: CertificateFileError.self) { try load(directory.pair("a")) }
-        #expect(error == .notAPrivateKey(path: directory.file("a.key")))
+        #expect(error?.description.hasPrefix(directory.file("a.key") + ": holds no PEM block; name the file with") == true)
         #expect(error?.description.contains("SECRET") == false)
+        try directory.write("-----BEGIN PRIVATE KEY-----\nSECRET\n-----END PRIVATE KEY-----\n", to: "a.key")
+        let damaged = #expect(throws: CertificateFileError.self) { try load(directory.pair("a")) }
+        #expect(damaged == .notAPrivateKey(path: directory.file("a.key")))
+        #expect(damaged?.description.contains("SECRET") == false)
         try directory.write("nothing", to: "a.pem")
         let other = #expect(throws: CertificateFileError.self) { try load(directory.pair("a")) }
-        #expect(other?.description.hasPrefix(directory.file("a.pem") + ": no PEM certificate") == true)
+        #expect(other?.description.hasPrefix(directory.file("a.pem") + ": holds no PEM block") == true)
         let folder = CertificateFiles(certificateFile: directory.path, keyFile: directory.path)
         #expect(throws: CertificateFileError.unreadable(path: directory.path, reason: "not a regular file")) { try load(folder) }
     }

@@ -95,7 +95,10 @@ import Testing
 
     @Test("a file that cannot be opened is a fault at the start")
     func noFile() {
-        #expect(throws: (any Error).self) { try log(temporary.file("missing/access.log")) }
+        let path = temporary.file("missing/access.log")
+        let error = #expect(throws: (any Error).self) { try log(path) }
+        let message = "the access log \(path): cannot be written: No such file or directory; make its directory, or choose another path"
+        #expect(error.map { "\($0)" } == message)
     }
 
     @Test("a writer that hangs holds nobody up: the queue is bounded, and a line says how many are missing")

@@ -303,8 +303,9 @@ import Testing
             group: net.loop)
         let error = await #expect(throws: ListenError.self) { try await second.get() }
         #expect(error?.description.contains("another program uses it") == true)
+        #expect(error?.description.contains("choose another port (--http 127.0.0.1:") == true)
 
-        let denied = ListenError(SocketEndpoint(.anyV6, port: 443), IOError(errnoCode: 13, reason: "bind")).description
+        let denied = ListenError(SocketEndpoint(.anyV6, port: 443), IOError(errnoCode: 13, reason: "bind"), flag: "--https").description
         for part in ["[::]:443", "--https [::]:8443", "setcap cap_net_bind_service=+ep", "net.ipv4.ip_unprivileged_port_start=443"] {
             #expect(denied.contains(part), "\(denied)")
         }

@@ -50,6 +50,18 @@ import Testing
         await socket.close()
     }
 
+    @Test("a request of many pieces is answered; the client says when one is too long")
+    func longRequests() async throws {
+        let socket = try await AdminSocket.start(path: path, group: group, timeLimit: patience)
+        socket.register("count") { Array("{\"count\":\($0.arguments?["text"]?.utf8.count ?? 0)}".utf8) }
+        // Two files of a certificate and its key, every byte of them escaped.
+        let text = String(repeating: "\n", count: 510 * 1024)
+        #expect(try await ask(AdminRequest(verb: "count", arguments: ["text": text])) == #"{"count":522240}"#)
+        let fault = AdminFault(error: "the request is larger than the \(AdminSocket.maximumRequest) bytes that a process takes")
+        await #expect(throws: fault) { try await ask(AdminRequest(verb: "count", arguments: ["text": text + text])) }
+        await socket.close()
+    }
+
     @Test("a path too long for a Unix socket is an error that says so")
     func longPath() async throws {
         let long = temporary.file(String(repeating: "x", count: 120))

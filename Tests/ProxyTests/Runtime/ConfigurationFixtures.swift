@@ -31,10 +31,12 @@ enum Fixture {
         worldReadable: Set<String> = []
     ) -> ConfigurationInput {
         let all = ["g.conf": gatewayFile, "a.conf": agentFile].merging(files) { _, new in new }
-        return ConfigurationInput(flags: flags, environment: environment) { path throws(FileError) in
-            guard let text = all[path] else { throw FileError(path: path, problem: .system(.reading, 2)) }
-            return SystemFiles.Contents(bytes: Array(text.utf8), isWorldReadable: worldReadable.contains(path))
-        }
+        return ConfigurationInput(
+            flags: flags, environment: environment,
+            readFile: { path throws(FileError) in
+                guard let text = all[path] else { throw FileError(path: path, problem: .system(.reading, 2)) }
+                return SystemFiles.Contents(bytes: Array(text.utf8), isWorldReadable: worldReadable.contains(path))
+            }, programFault: { _ in nil })
     }
 
     static func gateway(_ input: ConfigurationInput) -> (configuration: GatewayConfiguration?, faults: [String], warnings: [String]) {

@@ -327,6 +327,25 @@ import Testing
                 == true)
     }
 
+    @Test("of many routes to as many peers the one that no peer has is found")
+    func manyRoutes() throws {
+        let count = 3_000
+        func address(_ number: Int) -> String { "10.\(2 + number / 65536).\(number / 256 % 256).\(number % 256)" }
+        var wg = "[Interface]\nPrivateKey = \(Fixture.gatewayKey)\nAddress = 10.1.0.254/8\n"
+        var toml = "state = '/s'\n[wireguard]\nconfig = 'many.conf'\n"
+        for number in 0..<count {
+            let digits = "\(1_000_000 + number)"
+            wg += "[Peer]\nPublicKey = \(digits)\(Fixture.agentKey.dropFirst(digits.count))\nAllowedIPs = \(address(number))/32\n"
+            toml += "[[tunnel]]\ndomain = 'a\(number).example.com'\nagent = '\(address(count - number))'\n"
+        }
+        let (configuration, faults, warnings) = Fixture.gateway(
+            Fixture.input(["config": ["many.toml"]], files: ["many.toml": toml, "many.conf": wg]))
+        #expect(faults == [] && configuration?.routes.count == count)
+        // The first route goes one beyond the last peer.
+        let text = "domain: no peer's AllowedIPs holds \(address(count)): requests will be answered with 503; add it to the agent's [Peer]"
+        #expect(warnings == ["many.toml:5:10: \(text)"])
+    }
+
     @Test("no description shows a private or preshared key")
     func secrets() throws {
         let file = Fixture.gatewayFile + "\nPresharedKey = \(Fixture.presharedKey)"

@@ -212,6 +212,19 @@ import WGUserspace
         await listener.close()
     }
 
+    @Test("a port that is taken is named, with what to do")
+    func takenPort() async throws {
+        let first = try await MetricsListener.start(SocketEndpoint(IPAddress(v4: 127, 0, 0, 1), port: 0), group: group, logger: logger)
+        let port = UInt16(try #require(first.address.port))
+        let error = await #expect(throws: (any Error).self) {
+            try await MetricsListener.start(SocketEndpoint(IPAddress(v4: 127, 0, 0, 1), port: port), group: group, logger: logger)
+        }
+        let text = error.map { "\($0)" } ?? ""
+        #expect(text.hasPrefix("metrics: cannot listen on 127.0.0.1:\(port): another program uses it"))
+        #expect(text.contains("--metrics-listen 127.0.0.1:") && text.hasSuffix("or no metrics (--metrics-listen off)"), "\(text)")
+        await first.close()
+    }
+
     @Test("an address that others reach is never bound")
     func loopbackOnly() async {
         await #expect(throws: (any Error).self) {

@@ -147,6 +147,35 @@ import WGUserspace
         #expect(changes.changed.first?.allowedIPs == [])
     }
 
+    @Test("after a change that broke off the next one begins with what runs", arguments: 0...4)
+    func brokenOff(steps: Int) async throws {
+        struct Fault: Error {}
+        let (a, b, c) = (Fixture.gatewayKey, Fixture.agentKey, Fixture.presharedKey)
+        let old = [try peer(a, ["10.0.0.1/32", "10.0.0.9/32"]), try peer(b, ["10.0.0.2/32"])]
+        let new = [try peer(a, ["10.0.0.1/32"]), try peer(c, ["10.0.0.3/32", "10.0.0.9/32"])]
+        var (left, running) = (steps, Dictionary(uniqueKeysWithValues: old.map { ($0.publicKey, $0.allowedIPs) }))
+        func step() throws {
+            guard left > 0 else { throw Fault() }
+            left -= 1
+        }
+        func apply(from old: [WGQuickFile.Peer]) async -> (peers: [WGQuickFile.Peer], failure: (any Error)?) {
+            await PeerChanges(from: old, to: new).apply(to: old) { key in
+                try step()
+                running[key] = nil
+            } set: { peer in
+                try step()
+                running[peer.publicKey] = peer.allowedIPs
+            }
+        }
+        let (peers, failure) = await apply(from: old)
+        #expect((failure == nil) == (steps >= 3))
+        #expect(Dictionary(uniqueKeysWithValues: peers.map { ($0.publicKey, $0.allowedIPs) }) == running)
+        left = 9
+        #expect(await apply(from: peers).failure == nil)
+        #expect(running == Dictionary(uniqueKeysWithValues: new.map { ($0.publicKey, $0.allowedIPs) }))
+        #expect(left == 9 - max(0, 3 - steps))
+    }
+
     @Test("an agent's targets change, and how many are different is told")
     func agentTargets() throws {
         func targets(_ toml: String) throws -> LocalTargets {

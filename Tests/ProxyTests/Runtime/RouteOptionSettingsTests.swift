@@ -64,7 +64,7 @@ import Testing
             ("response-timeout = 5", "an integer is given; write a string: a duration"),
             ("upgrade = [\"h2c\"]", "g.toml:6:12: upgrade: an upgrade to \"h2c\" would lead past the proxy"),
             ("upgrade = \"TLS/1.0\"", "lead past the proxy"), ("upgrade = [\"a b\"]", "is not a protocol's name"),
-            ("upgrade = [\"\"]", "is not a protocol's name"), ("idle-timeout = \"off\"", "write a duration from 1s to 24h"),
+            ("upgrade = [\"\"]", "is empty"), ("idle-timeout = \"off\"", "write a duration from 1s to 24h"),
         ])
     func bad(line: String, text: String) {
         let faults = gateway(line).faults

@@ -95,7 +95,7 @@ import Testing
         #expect(throws: FileError(path: temporary.path, problem: .isDirectory)) { try SystemFiles.read(temporary.path) }
         let path = temporary.file("f")
         try SystemFiles.create(path, [UInt8](repeating: 0, count: SystemFiles.maximumSize + 1))
-        #expect(throws: FileError(path: path, problem: .tooLarge)) { try SystemFiles.read(path) }
+        #expect(throws: FileError(path: path, problem: .tooLarge(limit: SystemFiles.maximumSize))) { try SystemFiles.read(path) }
         try SystemFiles.create(temporary.file("g"), [])
         #expect(try !SystemFiles.read(temporary.file("g")).isWorldReadable)
         chmod(temporary.file("g"), 0o644)

@@ -14,6 +14,7 @@ extension ConfigurationReader {
             }
             return path
         }
+        if let exec, let setting = setting("exec", in: table) { warnUnlessRunnable(exec, setting) }
         return AlertSettings(webhook: webhook(table), exec: exec, mail: mail(table))
     }
 

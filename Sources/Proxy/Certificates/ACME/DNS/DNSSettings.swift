@@ -184,6 +184,7 @@ extension ConfigurationReader {
             }
             return path
         }
+        if let command, let setting = setting("command", in: table) { warnUnlessRunnable(command, setting) }
         return command.map { .exec(command: $0, environment: input.environment.filter { ExecProvider.passedOn.contains($0.key) }) }
     }
 
