@@ -145,7 +145,8 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
     func channelReadComplete(context: ChannelHandlerContext) {
         for stream in streams.values { stream.exchange.flushUpstream() }
         context.fireChannelReadComplete()
-        if frames.waiting > (isShared ? HTTP2Window.sharedControlFrames : HTTP2Window.controlFrames), phase != .lingering {
+        let most = isShared ? HTTP2Window.sharedControlFrames : HTTP2Window.controlFrames
+        if phase != .lingering, frames.isFlooded(frames: most, streams: service.limits.streamsPerConnection) {
             loop.counters.refused(.http2Flood)
             linger(reads: false)
         }

@@ -85,10 +85,23 @@ struct HTTP2PeerLimits {
 final class HTTP2FrameWatch: NIOHTTP2FrameDelegate {
     private enum Last { case reset, farewell, other }
 
+    /// Beside what each live stream may have waiting.
+    static let mostBytes = 2 << 20
+    static let mostBytesOfStream = 2 * HTTP2Window.sendBufferHigh
+
     weak var channel: (any Channel)?
     private var last = Last.other
     /// Answers to the peer's PING and SETTINGS, and resets, since the channel took something.
-    private(set) var waiting = 0
+    private var waiting = 0
+
+    /// Whether more waits for the peer to read than it can have asked for in good faith.
+    /// - Parameters:
+    ///   - frames: answers to its PINGs, SETTINGS and faults.
+    ///   - streams: those that it may believe to be open.
+    func isFlooded(frames: Int, streams: Int) -> Bool {
+        guard let channel, !channel.isWritable else { return false }
+        return waiting > frames || DrainWatch.buffered(channel) > Self.mostBytes + streams * Self.mostBytesOfStream
+    }
 
     func wroteFrame(_ frame: HTTP2Frame) {
         switch frame.payload {

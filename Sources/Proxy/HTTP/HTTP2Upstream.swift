@@ -88,6 +88,7 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
     /// The id of a stream whose first frame is about to be written.
     func begin(_ stream: HTTP2UpstreamStream) -> HTTP2StreamID? {
         unsent -= 1
+        closeIfFlooded()
         guard !isClosed, context != nil else { return nil }
         let id = nextStream
         // Ids are odd and end at 2^31 - 1: long before, the connection is left for a new one.
@@ -182,10 +183,14 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
     func channelReadComplete(context: ChannelHandlerContext) {
         for stream in streams.values { stream.readComplete() }
         context.fireChannelReadComplete()
-        if frames.waiting > HTTP2Window.sharedControlFrames {
-            lastError = UpstreamFailure.broken("the upstream makes answers and does not read them")
-            context.close(promise: nil)
-        }
+        closeIfFlooded()
+    }
+
+    /// Requests that were given up after they had been written may wait, too.
+    private func closeIfFlooded() {
+        guard frames.isFlooded(frames: HTTP2Window.sharedControlFrames, streams: 100 + streams.count) else { return }
+        lastError = UpstreamFailure.broken("the upstream does not read")
+        context?.close(promise: nil)
     }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {

@@ -198,6 +198,20 @@ class SUITE(Suite):
         self.flood(lambda h2: (frame(PING, 0, 0, bytes(8)) * 500 for _ in range(2000)), ["ended", "stalled"], reads=False)
 
     @test
+    def answers_that_nobody_reads(self):
+        """The windows are open and the requests short: each is answered whole, as far as the gateway can tell."""
+        def pieces(h2):
+            h2.grow(0, 1 << 30)
+            for number in range(100):
+                yield b"".join(
+                    frame(HEADERS, END_HEADERS | END_STREAM, 1 + 2 * stream, block(request(APP, "/bytes/60000")))
+                    for stream in range(50 * number, 50 * number + 50))
+                # Fewer at once than a client may have.
+                time.sleep(0.05)
+
+        self.flood(pieces, ["ended", "stalled"], reads=False, settings=setting(INITIAL_WINDOW_SIZE, 1 << 30))
+
+    @test
     def large_settings(self):
         self.flood(lambda h2: (frame(SETTINGS, 0, 0, setting(0x99, 1) * 2700) * 4 for _ in range(500)), ["ended", "stalled"], reads=False)
 

@@ -59,7 +59,9 @@ import Testing
         let client = try await ClientBootstrap(group: net.loop).connect(host: "127.0.0.1", port: Int(gateway.port)).get()
         while limiter.open < 1 { try await net.loop.submit {}.get() }
         let port = try #require(client.localAddress?.port)
-        let accepted = (0..<CInt(4096)).filter { Self.peerPort(of: $0) == port }
+        let accepted = (0..<CInt(4096)).filter {
+            Self.port(of: $0, getpeername) == port && Self.port(of: $0, getsockname) == Int(gateway.port)
+        }
         #expect(accepted.count == 1)
         let options: [(level: CInt, name: CInt, value: CInt)] = [
             (CInt(IPPROTO_TCP), TCP_NODELAY, 1), (SOL_SOCKET, SO_KEEPALIVE, 1), (CInt(IPPROTO_TCP), TCP_KEEPIDLE, 60),
@@ -75,10 +77,12 @@ import Testing
         try await gateway.drain(within: .zero).get()
     }
 
-    private static func peerPort(of descriptor: CInt) -> Int? {
+    private static func port(
+        of descriptor: CInt, _ end: (CInt, UnsafeMutablePointer<sockaddr>, UnsafeMutablePointer<socklen_t>) -> CInt
+    ) -> Int? {
         var (address, size) = (sockaddr_in(), socklen_t(MemoryLayout<sockaddr_in>.size))
         let result = withUnsafeMutablePointer(to: &address) {
-            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getpeername(descriptor, $0, &size) }
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { end(descriptor, $0, &size) }
         }
         return result == 0 && address.sin_family == sa_family_t(AF_INET) ? Int(UInt16(bigEndian: address.sin_port)) : nil
     }
