@@ -10,6 +10,8 @@ final class HTTP2UpstreamStream: UpstreamStream {
     let isReused: Bool
     private var hasHead = false
     private var isOutputEnded = false
+    /// The frame that ends the request has been written, but not left.
+    private var isEndWaiting = false
     private var isInputEnded = false
     private var isClosed = false
     private var isReadPaused = false
@@ -98,10 +100,17 @@ final class HTTP2UpstreamStream: UpstreamStream {
         if let trailers {
             let fields = HTTP2Fields.trailers(trailers, &connection.indexing)
             guard connection.peerLimits.allow(fields) else { return connection.write(id, .rstStream(.internalError)) }
-            connection.write(id, .headers(.init(headers: fields, endStream: true)))
+            connection.write(id, .headers(.init(headers: fields, endStream: true)), promise: endPromise())
         } else {
-            connection.write(id, .data(.init(data: .byteBuffer(ByteBuffer()), endStream: true)))
+            connection.write(id, .data(.init(data: .byteBuffer(ByteBuffer()), endStream: true)), promise: endPromise())
         }
+    }
+
+    private func endPromise() -> EventLoopPromise<Void>? {
+        guard let promise = connection.eventLoop?.makePromise(of: Void.self) else { return nil }
+        isEndWaiting = true
+        promise.futureResult.assumeIsolated().whenComplete { [self] _ in isEndWaiting = false }
+        return promise
     }
 
     func flush() { connection.flush() }
@@ -113,7 +122,12 @@ final class HTTP2UpstreamStream: UpstreamStream {
 
     func finish(reuse: Bool) {
         request = nil
-        if id == nil, !isClosed { connection.discard() }
+        guard !isClosed else { return }
+        guard let id else { return connection.discard() }
+        // RFC 9113 §8.1: who has answered need not read the rest of the request, which would wait for a window for ever.
+        guard isEndWaiting else { return }
+        connection.write(id, .rstStream(.cancel))
+        connection.flush()
     }
 
     func abandon(_ work: ClientWork?) {
