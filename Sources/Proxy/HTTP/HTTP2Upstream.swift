@@ -21,6 +21,8 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
     var indexing = HeaderIndexing()
     fileprivate let frames = HTTP2LastFrame()
     private var order = HTTP2FrameOrder()
+    /// No stream's window may be below zero: see ``HTTP2WindowGuard``.
+    private(set) var takesEmptyData = true
     /// Bytes by which streams may still grow their windows.
     private var growth = HTTP2Window.sharedGrowth
     /// Who waits for the upstream's SETTINGS: before them nobody knows what it takes.
@@ -49,6 +51,7 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
         let connection = HTTP2Upstream(target: target, pool: pool, limits: limits)
         let operations = channel.pipeline.syncOperations
         try operations.addHandler(FrameCoalescer())
+        try operations.addHandler(HTTP2WindowGuard(.client) { [weak connection] in connection?.windowsShrink() })
         try operations.addHandler(HTTP2Setup.handler(.client, settings: settings, isShared: true, frames: connection.frames))
         try operations.addHandler(connection)
         return connection
@@ -111,6 +114,12 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
         }
         context.write(wrapOutboundOut(HTTP2Frame(streamID: id, payload: payload)), promise: promise)
         if case .headers = payload, order.isAtRisk(context.channel) { flush(context) }
+    }
+
+    private func windowsShrink() {
+        takesEmptyData = false
+        for (id, stream) in streams where stream.isEndWaiting { write(id, .rstStream(.flowControlError)) }
+        flush()
     }
 
     func flush() {

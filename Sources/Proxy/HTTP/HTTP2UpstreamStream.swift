@@ -11,7 +11,7 @@ final class HTTP2UpstreamStream: UpstreamStream {
     private var hasHead = false
     private var isOutputEnded = false
     /// The frame that ends the request has been written, but not left.
-    private var isEndWaiting = false
+    private(set) var isEndWaiting = false
     private var isInputEnded = false
     private var isClosed = false
     private var isReadPaused = false
@@ -82,7 +82,7 @@ final class HTTP2UpstreamStream: UpstreamStream {
     }
 
     func sendBody(_ bytes: ByteBuffer) {
-        guard let id, !isOutputEnded, !isClosed, let eventLoop = connection.eventLoop else { return }
+        guard let id, !isOutputEnded, !isClosed, bytes.readableBytes > 0, let eventLoop = connection.eventLoop else { return }
         let count = bytes.readableBytes
         buffered += count
         let promise = eventLoop.makePromise(of: Void.self)
@@ -101,6 +101,8 @@ final class HTTP2UpstreamStream: UpstreamStream {
             let fields = HTTP2Fields.trailers(trailers, &connection.indexing)
             guard connection.peerLimits.allow(fields) else { return connection.write(id, .rstStream(.internalError)) }
             connection.write(id, .headers(.init(headers: fields, endStream: true)), promise: endPromise())
+        } else if !connection.takesEmptyData {
+            connection.write(id, .headers(.init(headers: [:], endStream: true)), promise: endPromise())
         } else {
             connection.write(id, .data(.init(data: .byteBuffer(ByteBuffer()), endStream: true)), promise: endPromise())
         }
