@@ -38,7 +38,8 @@ final class HTTP2Script {
     private var unsent: [Int] = []
 
     /// Bit 0 makes an agent of the proxy, bit 1 lets it find out what the client speaks, bit 2 leaves the client's preface to the script, bit 3
-    /// asks for limits that are soon reached, bits 4 and 5 say how the client ends, bit 7 leaves the SETTINGS of upstreams to the script.
+    /// asks for limits that are soon reached, bits 4 and 5 say how the client ends, bit 6 lets one read of a socket bring
+    /// all that has arrived, bit 7 leaves the SETTINGS of upstreams to the script.
     private init(_ bytes: [UInt8]) {
         setup = bytes.first ?? 0
         rest = bytes.dropFirst()
@@ -56,6 +57,8 @@ final class HTTP2Script {
             mode: setup & 1 == 0 ? .gateway : .agent, router: Router(tunnels: Self.tunnels, logger: Self.silent),
             connector: { target, _ in dialer.dial(target) }, limits: limits, logger: Self.silent)
         (client, wire) = ScriptedWire.channel(on: loop, peer: "198.51.100.9")
+        wire.joins = setup & 0x40 != 0
+        dialer.joins = wire.joins
     }
 
     private func play() {
@@ -135,11 +138,13 @@ final class HTTP2Script {
     }
 
     private func manage(_ code: UInt8) {
-        switch code % 4 {
+        switch code % 5 {
         case 0: service.closeIdleConnections()
         case 1: service.endUpgraded { _ in false }
         case 2: client.pipeline.fireUserInboundEventTriggered(ChannelShouldQuiesceEvent())
-        default: dialer.completePending()
+        case 3: dialer.completePending()
+        // The loop has not come to what they leave behind.
+        default: for wire in [wire] + dialer.upstreams.map(\.wire) { _ = wire.deliver() }
         }
     }
 

@@ -76,6 +76,8 @@ final class ScriptedDialer: @unchecked Sendable {
 
     private let loop: EmbeddedEventLoop
     private let sendsSettings: Bool
+    /// As ``ScriptedWire/joins``.
+    var joins = false
     private(set) var upstreams: [Upstream] = []
     private var pending: [(UpstreamTarget, EventLoopPromise<any Channel>)] = []
     private var plan: [UInt8] = []
@@ -123,6 +125,7 @@ final class ScriptedDialer: @unchecked Sendable {
 
     private func connected(_ target: UpstreamTarget) -> any Channel {
         let (channel, wire) = ScriptedWire.channel(on: loop, peer: "10.1.0.2")
+        wire.joins = joins
         let isHTTP2 = target.upstreamProtocol == .h2c
         upstreams.append(Upstream(channel, wire, isHTTP2: isHTTP2))
         if isHTTP2, sendsSettings {

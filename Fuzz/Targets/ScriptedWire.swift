@@ -10,6 +10,8 @@ final class ScriptedWire: ChannelDuplexHandler {
 
     /// Bytes that the peer takes before it takes nothing more.
     var room = Int.max
+    /// Joins what has arrived, as one read of a socket does.
+    var joins = false
     /// Gets what has left.
     var onSend: (ByteBuffer) -> Void = { _ in }
     /// Written when nothing could leave any more.
@@ -60,7 +62,11 @@ final class ScriptedWire: ChannelDuplexHandler {
     /// - Returns: whether there was something to be read, by somebody who reads.
     func deliver() -> Bool {
         guard let context, isReadWanted, !isClosed else { return false }
-        if let bytes = arrived.popFirst() {
+        if var bytes = arrived.popFirst() {
+            while joins, let more = arrived.first, bytes.readableBytes + more.readableBytes <= Self.high {
+                arrived.removeFirst()
+                bytes.writeImmutableBuffer(more)
+            }
             isReadWanted = false
             delivered += bytes.readableBytes
             // As a read of a socket does, which shares nothing.
