@@ -26,6 +26,8 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
     case http1
     /// Header blocks of HTTP/2 that become requests of HTTP/1.1.
     case http2fields
+    /// A connection of HTTP/2 with its upstreams: frames, answers, time and sockets, as a script.
+    case http2
     /// Documents of an ACME server, alone and as the answers to an order.
     case acme
     /// Answers of a mail server, alone and to the submission of a mail.
@@ -49,6 +51,7 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
         case .headers: Self.parseHeaders(bytes)
         case .http1: HTTP1Script(bytes).run()
         case .http2fields: HTTP2FieldsScript(bytes).run()
+        case .http2: HTTP2Script.run(bytes)
         case .acme: ACMEScript(bytes).run()
         case .smtp: SMTPScript(bytes).run()
         case .dns: DNSScript(bytes).run()

@@ -44,7 +44,7 @@ struct HTTP2FieldsScript {
     }
 
     /// Some fields of ours come on top.
-    private static let wide: ProxyLimits = {
+    static let wide: ProxyLimits = {
         var limits = ProxyLimits()
         limits.headerFieldSize = 1 << 20
         limits.headerListSize = 1 << 20

@@ -40,6 +40,8 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
     var indexing = HeaderIndexing()
     private let frames = HTTP2FrameWatch()
     private let coalescer = FrameCoalescer()
+    /// No stream's window may be below zero: see ``HTTP2WindowGuard``.
+    private(set) var takesEmptyData = true
     /// Bytes by which streams may still grow their windows; without a bound where all of them share one.
     private var growth: Int
 
@@ -74,6 +76,7 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
         ]
         let operations = channel.pipeline.syncOperations
         try operations.addHandler(connection.coalescer)
+        try operations.addHandler(HTTP2WindowGuard(.server) { [weak connection] in connection?.windowsShrink() })
         try operations.addHandler(HTTP2OwnSettings())
         try operations.addHandler(
             HTTP2Setup.handler(.server, settings: settings, isShared: connection.isShared, frames: connection.frames))
@@ -211,6 +214,12 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
             for stream in streams.values where stream.isFlushDue { stream.writeHeld() }
             context?.flush()
         }
+    }
+
+    private func windowsShrink() {
+        takesEmptyData = false
+        for stream in streams.values where stream.isEndWaiting { stream.reset(.flowControlError) }
+        if let context { flush(context) }
     }
 
     /// Bytes came that a stream keeps for now.

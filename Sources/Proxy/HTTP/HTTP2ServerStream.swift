@@ -11,6 +11,8 @@ final class HTTP2ServerStream: ClientStream {
     private var heldHead: HPACKHeaders?
     private var heldData: ByteBuffer?
     private var isEnded = false
+    /// A frame that says nothing but the end has been written, but not left.
+    private(set) var isEndWaiting = false
     private var isInputEnded = false
     private var isClosed = false
     private var isRelay = false
@@ -180,7 +182,7 @@ final class HTTP2ServerStream: ClientStream {
     }
 
     func sendBody(_ bytes: ByteBuffer) {
-        guard !isEnded, !isClosed else { return }
+        guard !isEnded, !isClosed, bytes.readableBytes > 0 else { return }
         writeHeld()
         heldData = bytes
     }
@@ -196,12 +198,24 @@ final class HTTP2ServerStream: ClientStream {
         } else if let head = heldHead, heldData == nil {
             heldHead = nil
             connection.write(id, .headers(.init(headers: head, endStream: true)), promise: endPromise())
-        } else {
-            if heldData == nil { heldData = ByteBuffer() }
+        } else if heldData != nil {
             writeHeld(endStream: true)
+        } else {
+            writeEnd()
         }
         // The stream may have closed with that: then nobody will say that it is over.
         flush()
+    }
+
+    private func writeEnd() {
+        guard connection.takesEmptyData else {
+            return connection.write(id, .headers(.init(headers: [:], endStream: true)), promise: endPromise())
+        }
+        isEndWaiting = true
+        let promise = connection.eventLoop.makePromise(of: Void.self)
+        promise.futureResult.assumeIsolated().whenComplete { [self] _ in isEndWaiting = false }
+        if let end = endPromise() { promise.futureResult.cascade(to: end) }
+        connection.write(id, .data(.init(data: .byteBuffer(ByteBuffer()), endStream: true)), promise: promise)
     }
 
     /// RFC 9113 §8.1: when a whole answer has left before the request ended, the rest of the request is not wanted. A reset that overtook
@@ -285,7 +299,7 @@ final class HTTP2ServerStream: ClientStream {
         lastBytesDeadline = connection.loop.clock.deadline(after: connection.service.limits.bodyIdle)
     }
 
-    private func reset(_ code: HTTP2ErrorCode) {
+    func reset(_ code: HTTP2ErrorCode) {
         guard !isClosed else { return }
         heldHead = nil
         heldData = nil

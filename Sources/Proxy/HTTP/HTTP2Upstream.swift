@@ -20,6 +20,8 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
     private(set) var peerLimits = HTTP2PeerLimits()
     var indexing = HeaderIndexing()
     private let frames = HTTP2FrameWatch()
+    /// No stream's window may be below zero: see ``HTTP2WindowGuard``.
+    private(set) var takesEmptyData = true
     /// Bytes by which streams may still grow their windows.
     private var growth = HTTP2Window.sharedGrowth
     /// Who waits for the upstream's SETTINGS: before them nobody knows what it takes.
@@ -48,6 +50,7 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
         let connection = HTTP2Upstream(target: target, pool: pool, limits: limits)
         let operations = channel.pipeline.syncOperations
         try operations.addHandler(FrameCoalescer())
+        try operations.addHandler(HTTP2WindowGuard(.client) { [weak connection] in connection?.windowsShrink() })
         try operations.addHandler(HTTP2Setup.handler(.client, settings: settings, isShared: true, frames: connection.frames))
         try operations.addHandler(connection)
         return connection
@@ -110,6 +113,12 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
             return
         }
         context.write(wrapOutboundOut(HTTP2Frame(streamID: id, payload: payload)), promise: promise)
+    }
+
+    private func windowsShrink() {
+        takesEmptyData = false
+        for (id, stream) in streams where stream.isEndWaiting { write(id, .rstStream(.flowControlError)) }
+        flush()
     }
 
     /// Marks what was written as ready to leave, RFC 9113 §5.1.

@@ -12,6 +12,8 @@ final class HTTP2UpstreamStream: UpstreamStream {
     /// Bytes of the body that are still to come, if that is known.
     private var missing: Int?
     private var isOutputEnded = false
+    /// The frame that ends the request has been written, but not left.
+    private(set) var isEndWaiting = false
     private var isInputEnded = false
     private var isClosed = false
     private var isReadPaused = false
@@ -82,7 +84,7 @@ final class HTTP2UpstreamStream: UpstreamStream {
     }
 
     func sendBody(_ bytes: ByteBuffer) {
-        guard let id, !isOutputEnded, !isClosed, let eventLoop = connection.eventLoop else { return }
+        guard let id, !isOutputEnded, !isClosed, bytes.readableBytes > 0, let eventLoop = connection.eventLoop else { return }
         let count = bytes.readableBytes
         buffered += count
         let promise = eventLoop.makePromise(of: Void.self)
@@ -100,10 +102,19 @@ final class HTTP2UpstreamStream: UpstreamStream {
         if let trailers {
             let fields = HTTP2Fields.trailers(trailers, &connection.indexing)
             guard connection.peerLimits.allow(fields) else { return connection.write(id, .rstStream(.internalError)) }
-            connection.write(id, .headers(.init(headers: fields, endStream: true)))
+            connection.write(id, .headers(.init(headers: fields, endStream: true)), promise: endPromise())
+        } else if !connection.takesEmptyData {
+            connection.write(id, .headers(.init(headers: [:], endStream: true)), promise: endPromise())
         } else {
-            connection.write(id, .data(.init(data: .byteBuffer(ByteBuffer()), endStream: true)))
+            connection.write(id, .data(.init(data: .byteBuffer(ByteBuffer()), endStream: true)), promise: endPromise())
         }
+    }
+
+    private func endPromise() -> EventLoopPromise<Void>? {
+        guard let promise = connection.eventLoop?.makePromise(of: Void.self) else { return nil }
+        isEndWaiting = true
+        promise.futureResult.assumeIsolated().whenComplete { [self] _ in isEndWaiting = false }
+        return promise
     }
 
     func flush() { connection.flush() }
@@ -115,7 +126,12 @@ final class HTTP2UpstreamStream: UpstreamStream {
 
     func finish(reuse: Bool) {
         request = nil
-        if id == nil, !isClosed { connection.discard() }
+        guard !isClosed else { return }
+        guard let id else { return connection.discard() }
+        // RFC 9113 §8.1: who has answered need not read the rest of the request, which would wait for a window for ever.
+        guard isEndWaiting else { return }
+        connection.write(id, .rstStream(.cancel))
+        connection.flush()
     }
 
     func abandon(_ work: ClientWork?) {

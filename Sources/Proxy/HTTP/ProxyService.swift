@@ -92,6 +92,9 @@ package final class ProxyService: Sendable {
         return work.begin(for: ip).map { ($0, ()) }
     }
 
+    /// Of all clients that are counted.
+    package var requestsInHand: Int { work.inHand }
+
     /// Closes upstream connections that wait. Those in use close with their requests.
     package func closeIdleConnections() {
         for (_, bound) in loops.withLock({ $0 }) {
