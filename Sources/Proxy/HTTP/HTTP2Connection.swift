@@ -219,7 +219,7 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
     private func windowsShrink() {
         takesEmptyData = false
         for stream in streams.values where stream.isEndWaiting { stream.reset(.flowControlError) }
-        if let context { flush(context) }
+        context?.flush()
     }
 
     /// Bytes came that a stream keeps for now.
