@@ -5,13 +5,7 @@ import NIOCore
 ///
 /// What is written may be accepted at once, and whoever waited for that writes in his turn, before the first write has returned: bytes go
 /// into one queue, which the outermost call empties.
-///
-/// NIO's handler is not told when the channel takes no more. It would hold frames back, HEADERS and WINDOW_UPDATE longer than DATA, and take
-/// it for an error of the connection when the stream of such a frame has ended meanwhile. What waits is bounded by the streams, which count
-/// what has not left, and by ``HTTP2FrameWatch``.
-final class FrameCoalescer: ChannelDuplexHandler {
-    typealias InboundIn = ByteBuffer
-    typealias InboundOut = ByteBuffer
+final class FrameCoalescer: ChannelOutboundHandler {
     typealias OutboundIn = IOData
     typealias OutboundOut = ByteBuffer
 
@@ -54,8 +48,6 @@ final class FrameCoalescer: ChannelDuplexHandler {
         }
         emit(context)
     }
-
-    func channelWritabilityChanged(context: ChannelHandlerContext) {}
 
     /// A frame that NIO's handler shall not know of, behind all that it has written.
     func send(_ frame: ByteBuffer, _ context: ChannelHandlerContext) {

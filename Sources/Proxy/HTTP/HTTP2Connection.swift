@@ -40,6 +40,7 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
     var indexing = HeaderIndexing()
     private let frames = HTTP2FrameWatch()
     private let coalescer = FrameCoalescer()
+    private var order = HTTP2FrameOrder()
     /// No stream's window may be below zero: see ``HTTP2WindowGuard``.
     private(set) var takesEmptyData = true
     /// Bytes by which streams may still grow their windows; without a bound where all of them share one.
@@ -91,7 +92,6 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
 
     func handlerAdded(context: ChannelHandlerContext) {
         self.context = context
-        frames.channel = context.channel
         loop.clock.add(self)
         loop.counters.connectionOpened(.http2)
         ownDeadline = loop.clock.deadline(after: service.limits.header)
@@ -148,11 +148,6 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
     func channelReadComplete(context: ChannelHandlerContext) {
         for stream in streams.values { stream.exchange.flushUpstream() }
         context.fireChannelReadComplete()
-        let most = isShared ? HTTP2Window.sharedControlFrames : HTTP2Window.controlFrames
-        if phase != .lingering, frames.isFlooded(frames: most, streams: service.limits.streamsPerConnection) {
-            loop.counters.refused(.http2Flood)
-            linger(reads: false)
-        }
     }
 
     private func open(_ id: HTTP2StreamID, _ content: HTTP2Frame.FramePayload.Headers) {
@@ -201,6 +196,7 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
             return
         }
         context.write(wrapOutboundOut(HTTP2Frame(streamID: id, payload: payload)), promise: promise)
+        if case .headers = payload, order.isAtRisk(context.channel) { flush(context) }
     }
 
     var eventLoop: any EventLoop { loop.eventLoop }
@@ -212,14 +208,14 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
         loop.eventLoop.assumeIsolated().execute { [self] in
             isFlushDue = false
             for stream in streams.values where stream.isFlushDue { stream.writeHeld() }
-            context?.flush()
+            if let context { flush(context) }
         }
     }
 
     private func windowsShrink() {
         takesEmptyData = false
         for stream in streams.values where stream.isEndWaiting { stream.reset(.flowControlError) }
-        context?.flush()
+        if let context { flush(context) }
     }
 
     /// Bytes came that a stream keeps for now.
@@ -243,6 +239,18 @@ final class HTTP2Connection: ChannelDuplexHandler, ClockWatcher {
     }
 
     // MARK: The connection
+
+    /// Marks what was written as ready to leave, RFC 9113 §5.1.
+    private func flush(_ context: ChannelHandlerContext) {
+        context.flush()
+        order.flushed(context.channel)
+    }
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        order.writabilityChanged(context.channel)
+        for stream in streams.values { stream.exchange.clientWritabilityChanged(stream.isWritable) }
+        context.fireChannelWritabilityChanged()
+    }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
         // A connection may break off, too.

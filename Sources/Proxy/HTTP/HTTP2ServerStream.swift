@@ -23,6 +23,8 @@ final class HTTP2ServerStream: ClientStream {
     private var unread = 0
     private var credit = 0
     private var window: Int
+    /// An answer counts until the client has taken it.
+    private var work: ClientWork?
     /// For the last bytes of an answer that the client's window keeps back.
     private var lastBytesDeadline = NIODeadline.distantFuture
 
@@ -64,6 +66,7 @@ final class HTTP2ServerStream: ClientStream {
                     .tooManyRequests(retryAfter: service.limits.retryAfter), request: request, from: self, hasBody: !endStream,
                     identity: connection.identity)
             }
+            self.work = work.token
             exchange.start(
                 request, from: self, identity: &connection.identity, visitor: visitor, host: connection.hosts.resolve(request),
                 work: work.token)
@@ -107,6 +110,7 @@ final class HTTP2ServerStream: ClientStream {
     /// The stream is no more, for whatever reason.
     func closed() {
         isClosed = true
+        work = nil
         _ = connection.grow(by: connection.initialWindow - window)
         connection.released(unread)
         unread = 0

@@ -14,6 +14,7 @@ enum HTTP2Setup {
         var stream = NIOHTTP2Handler.StreamConfiguration()
         connection.initialSettings = settings
         connection.maximumSequentialContinuationFrames = HTTP2Window.continuationFrames
+        connection.maximumBufferedControlFrames = isShared ? HTTP2Window.sharedControlFrames : HTTP2Window.controlFrames
         connection.maximumSequentialEmptyDataFrames = HTTP2Window.emptyFrames
         if isShared {
             connection.initialSettings.append(HTTP2Setting(parameter: .maxFrameSize, value: HTTP2Window.sharedFrameSize))
@@ -80,28 +81,11 @@ struct HTTP2PeerLimits {
     private static let added = 256
 }
 
-/// Sees what NIO's handler writes: it does not say whether an error is one of the connection, and does not bound what a peer makes it answer
-/// that reads nothing.
+/// Tells what an error that NIO's handler reports is about: it writes RST_STREAM or GOAWAY just before it reports what a peer did wrong.
 final class HTTP2FrameWatch: NIOHTTP2FrameDelegate {
     private enum Last { case reset, farewell, other }
 
-    /// Beside what each live stream may have waiting.
-    static let mostBytes = 2 << 20
-    static let mostBytesOfStream = 2 * HTTP2Window.sendBufferHigh
-
-    weak var channel: (any Channel)?
     private var last = Last.other
-    /// Answers to the peer's PING and SETTINGS, and resets, since the channel took something.
-    private var waiting = 0
-
-    /// Whether more waits for the peer to read than it can have asked for in good faith.
-    /// - Parameters:
-    ///   - frames: answers to its PINGs, SETTINGS and faults.
-    ///   - streams: those that it may believe to be open.
-    func isFlooded(frames: Int, streams: Int) -> Bool {
-        guard let channel, !channel.isWritable else { return false }
-        return waiting > frames || DrainWatch.buffered(channel) > Self.mostBytes + streams * Self.mostBytesOfStream
-    }
 
     func wroteFrame(_ frame: HTTP2Frame) {
         switch frame.payload {
@@ -109,22 +93,37 @@ final class HTTP2FrameWatch: NIOHTTP2FrameDelegate {
         case .goAway(_, let code, _): last = code == .noError ? .other : .farewell
         default: last = .other
         }
-        switch frame.payload {
-        case .rstStream, .ping, .settings: waiting = channel?.isWritable ?? true ? 0 : waiting + 1
-        default: break
-        }
     }
 
-    /// Once for each error: NIO's handler writes RST_STREAM or GOAWAY just before it reports what a peer did wrong. What it reports without
-    /// either is a frame of our own for a stream that has ended.
+    /// Once for each error. What is reported without either is a frame of our own that was held back while the channel took nothing, and
+    /// whose stream has ended meanwhile: nobody's fault.
     func endsConnection(_ error: any Error) -> Bool {
         defer { last = .other }
         switch last {
         case .reset: return false
         case .farewell: return true
-        case .other: return !(error is NIOHTTP2Errors.StreamError || error is NIOHTTP2Errors.NoSuchStream)
+        case .other:
+            return
+                !(error is NIOHTTP2Errors.StreamError || error is NIOHTTP2Errors.NoSuchStream
+                || error is NIOHTTP2Errors.BadStreamStateTransition || error is NIOHTTP2Errors.CreatedStreamAfterGoaway)
         }
     }
+}
+
+/// Keeps HEADERS before the DATA behind them. NIO's handler holds both back while the channel takes nothing, HEADERS until they are
+/// flushed, but DATA only until the channel takes something again: between the two it would send DATA alone, and drop it for that.
+struct HTTP2FrameOrder {
+    private var wasUnwritable = false
+
+    /// HEADERS that were written just now may be held back, and are to be flushed before DATA is written.
+    func isAtRisk(_ channel: any Channel) -> Bool { wasUnwritable || !channel.isWritable }
+
+    mutating func writabilityChanged(_ channel: any Channel) {
+        if !channel.isWritable { wasUnwritable = true }
+    }
+
+    /// Nothing is held back any more if the channel takes more.
+    mutating func flushed(_ channel: any Channel) { wasUnwritable = !channel.isWritable }
 }
 
 /// Which header fields the peer is to remember, RFC 7541 §6.2: those that come again, in a table that stays small whatever size the peer

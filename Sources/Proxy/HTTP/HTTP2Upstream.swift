@@ -20,6 +20,7 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
     private(set) var peerLimits = HTTP2PeerLimits()
     var indexing = HeaderIndexing()
     private let frames = HTTP2FrameWatch()
+    private var order = HTTP2FrameOrder()
     /// No stream's window may be below zero: see ``HTTP2WindowGuard``.
     private(set) var takesEmptyData = true
     /// Bytes by which streams may still grow their windows.
@@ -91,7 +92,6 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
     /// The id of a stream whose first frame is about to be written.
     func begin(_ stream: HTTP2UpstreamStream) -> HTTP2StreamID? {
         unsent -= 1
-        closeIfFlooded()
         guard !isClosed, context != nil else { return nil }
         let id = nextStream
         // Ids are odd and end at 2^31 - 1: long before, the connection is left for a new one.
@@ -99,6 +99,12 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
         if Int(nextStream) > Self.lastStream { leave() }
         streams[id] = stream
         return id
+    }
+
+    /// A stream whose first frame was never sent.
+    func forget(_ id: HTTP2StreamID) {
+        streams[id] = nil
+        settle()
     }
 
     /// A stream that was never used.
@@ -113,16 +119,21 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
             return
         }
         context.write(wrapOutboundOut(HTTP2Frame(streamID: id, payload: payload)), promise: promise)
+        if case .headers = payload, order.isAtRisk(context.channel) { flush() }
     }
 
     private func windowsShrink() {
         takesEmptyData = false
-        for (id, stream) in streams where stream.isEndWaiting { write(id, .rstStream(.flowControlError)) }
+        for (id, stream) in streams where stream.isEmptyEndWaiting { write(id, .rstStream(.flowControlError)) }
         flush()
     }
 
     /// Marks what was written as ready to leave, RFC 9113 §5.1.
-    func flush() { context?.flush() }
+    func flush() {
+        guard let context else { return }
+        context.flush()
+        order.flushed(context.channel)
+    }
 
     var eventLoop: (any EventLoop)? { context?.eventLoop }
     var closeFuture: EventLoopFuture<Void>? { context?.channel.closeFuture }
@@ -146,7 +157,6 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
 
     func handlerAdded(context: ChannelHandlerContext) {
         self.context = context
-        frames.channel = context.channel
         pool.clock.add(self)
     }
 
@@ -192,14 +202,6 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
     func channelReadComplete(context: ChannelHandlerContext) {
         for stream in streams.values { stream.readComplete() }
         context.fireChannelReadComplete()
-        closeIfFlooded()
-    }
-
-    /// Requests that were given up after they had been written may wait, too.
-    private func closeIfFlooded() {
-        guard frames.isFlooded(frames: HTTP2Window.sharedControlFrames, streams: 100 + streams.count) else { return }
-        lastError = UpstreamFailure.broken("the upstream does not read")
-        context?.close(promise: nil)
     }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
@@ -222,6 +224,12 @@ final class HTTP2Upstream: ChannelDuplexHandler, ClockWatcher {
         guard hasBegun, let size, limits.connectionWindow - size > limits.connectionWindow / 4 else { return }
         write(.rootStream, .windowUpdate(windowSizeIncrement: limits.connectionWindow - size))
         flush()
+    }
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        order.writabilityChanged(context.channel)
+        for stream in streams.values { stream.connectionWritabilityChanged() }
+        context.fireChannelWritabilityChanged()
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {

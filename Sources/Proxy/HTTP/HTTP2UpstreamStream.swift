@@ -13,7 +13,9 @@ final class HTTP2UpstreamStream: UpstreamStream {
     private var missing: Int?
     private var isOutputEnded = false
     /// The frame that ends the request has been written, but not left.
-    private(set) var isEndWaiting = false
+    private var isEndWaiting = false
+    /// The same of one that is DATA without data.
+    private(set) var isEmptyEndWaiting = false
     private var isInputEnded = false
     private var isClosed = false
     private var isReadPaused = false
@@ -53,7 +55,14 @@ final class HTTP2UpstreamStream: UpstreamStream {
         }
         self.id = id
         isOutputEnded = !outgoing.request.hasBody
-        connection.write(id, .headers(.init(headers: headers, endStream: isOutputEnded)))
+        let promise = connection.eventLoop?.makePromise(of: Void.self)
+        promise?.futureResult.assumeIsolated().whenFailure { [self] error in
+            // It was held back, and the upstream said goodbye meanwhile.
+            guard error is NIOHTTP2Errors.CreatedStreamAfterGoaway else { return }
+            connection.forget(id)
+            lost(.broken("the upstream closed the connection"), wasUnprocessed: true)
+        }
+        connection.write(id, .headers(.init(headers: headers, endStream: isOutputEnded)), promise: promise)
     }
 
     /// Not from within the call of the one who has just leased it.
@@ -106,6 +115,7 @@ final class HTTP2UpstreamStream: UpstreamStream {
         } else if !connection.takesEmptyData {
             connection.write(id, .headers(.init(headers: [:], endStream: true)), promise: endPromise())
         } else {
+            isEmptyEndWaiting = true
             connection.write(id, .data(.init(data: .byteBuffer(ByteBuffer()), endStream: true)), promise: endPromise())
         }
     }
@@ -113,7 +123,7 @@ final class HTTP2UpstreamStream: UpstreamStream {
     private func endPromise() -> EventLoopPromise<Void>? {
         guard let promise = connection.eventLoop?.makePromise(of: Void.self) else { return nil }
         isEndWaiting = true
-        promise.futureResult.assumeIsolated().whenComplete { [self] _ in isEndWaiting = false }
+        promise.futureResult.assumeIsolated().whenComplete { [self] _ in (isEndWaiting, isEmptyEndWaiting) = (false, false) }
         return promise
     }
 
@@ -141,6 +151,8 @@ final class HTTP2UpstreamStream: UpstreamStream {
         connection.write(id, .rstStream(.cancel))
         connection.flush()
     }
+
+    func connectionWritabilityChanged() { noteWritability() }
 
     private func noteWritability() {
         let isWritable = isWritable

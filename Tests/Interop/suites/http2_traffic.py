@@ -192,6 +192,24 @@ class SUITE(Suite):
                 check(h2.goaway is None, f"GOAWAY with {h2.goaway}")
 
     @test
+    def a_visitor_that_reads_steadily_and_slowly(self):
+        """Large windows, and more downloads than its line carries."""
+        for domain in (APP, MIXED):
+            with self.open(1, domain) as h2:
+                for _ in range(24):
+                    h2.request("/endless")
+                start, before = time.monotonic(), 0
+                while time.monotonic() < start + LOAD:
+                    h2.read_frame(start + LOAD + 10)
+                    count = sum(len(response.body) for response in h2.responses.values())
+                    # The pace is what is tested: 15 MB/s.
+                    if count - before > 1_500_000:
+                        before = count
+                        time.sleep(max(0, start + count / 15e6 - time.monotonic()))
+                check(h2.goaway is None and all(response.reset is None for response in h2.responses.values()), "cut off")
+                check(before > 10e6, f"{before / 1e6:.0f} MB")
+
+    @test
     def nothing_is_left_behind(self):
         for one in self.before:
             one.wait_for_return(40)
