@@ -129,7 +129,7 @@ def limit(bound):
 WANTED = {
     **{name: limit(0.45) for name in ("bulk-down-1", "bulk-up-1")},
     "https-64": at_least(1.1, STOCK), "https-64-cpu": at_most(0.95, STOCK), "https-1-p50": at_most(0.9, STOCK),
-    "h2-16x16": at_least(1.2, "caddy"), "download-100mb": at_least(2.8, STOCK), "tls-new-cpu": at_most(0.9, "nginx"),
+    "h2-16x16": both(at_least(1.2, "caddy"), at_least(0.35, "haproxy")), "download-100mb": at_least(2.8, STOCK), "tls-new-cpu": at_most(0.9, "nginx"),
     "startup": below(100), "rss-idle": below(20), "rss-256-busy": below(80), "rss-1000-peers": below(23),
     "flood-junk": at_least(0.85, WITHOUT_FLOOD), "flood-valid-connect": below(5), "flood-valid-memory": below(1),
     "websockets-1000-memory": below(30), "rss-10000-keepalive": both(below(200), at_most(2, "nginx")),
