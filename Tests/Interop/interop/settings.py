@@ -8,6 +8,7 @@ LIMITS = {
     "response_head": "response-timeout",
     "keep_alive_idle": "keep-alive-timeout",
     "linger": "linger-timeout",
+    "upgraded_idle": "upgraded-idle-timeout",
     "pool_idle": "pool-idle-timeout",
     "body_rate_grace": "body-rate-grace",
     "minimum_body_rate": "minimum-body-rate",
@@ -21,7 +22,7 @@ LIMITS = {
     "connections": "connections",
     "connections_per_client": "connections-per-client",
 }
-TIMES = {"header", "body_idle", "connect", "response_head", "keep_alive_idle", "linger", "pool_idle", "body_rate_grace"}
+TIMES = {"header", "body_idle", "connect", "response_head", "keep_alive_idle", "linger", "upgraded_idle", "pool_idle", "body_rate_grace"}
 TRUSTED_PROXIES = "trusted-proxies"
 PROTOCOL = "protocol"
 ACCESS_LOG = "--access-log"

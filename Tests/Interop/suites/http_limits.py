@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from interop.bystander import Bystander
 from interop.chain import APP, Chain, Holdings
 from interop.h2raw import END_HEADERS, END_STREAM, GOAWAY, H2, HEADERS, MAX_CONCURRENT_STREAMS, Closed, block, frame, request
+from interop.h2_websocket import WireWebSocket
 from interop.http1_cases import get, post
 from interop.nodes import Origin, wait_until_served
 from interop.recorder import RecordingOrigin
@@ -29,7 +30,7 @@ HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LATE = 2.0
 CROWD = 10_000
 SMALL = {
-    "header": 2, "body_idle": 3, "response_head": 3, "keep_alive_idle": 3, "linger": 1, "header_field_size": 2000, "header_list_size": 6000,
+    "header": 2, "body_idle": 3, "response_head": 3, "keep_alive_idle": 3, "linger": 1, "upgraded_idle": 2, "header_field_size": 2000, "header_list_size": 6000,
     "header_field_count": 40, "request_line_size": 1000, "minimum_body_rate": 1000, "body_rate_grace": 2, "requests_per_connection": 50,
     "streams_per_connection": 20, "requests_in_flight_per_client": 10, "connections_per_client": 30,
 }
@@ -204,6 +205,18 @@ class SUITE(Suite):
             check(piece, f"cut off after {time.monotonic() - start:.1f} s and {count} bytes")
             count += len(piece)
             time.sleep(max(0, start + count / SLOW - time.monotonic()))
+
+    @test
+    def a_websocket_ends_when_nothing_moves(self):
+        one = WireWebSocket(self.edge, HELD)
+        for _ in range(3):
+            # The pause is what is tested: what moves keeps it.
+            time.sleep(SMALL["upgraded_idle"] * 0.6)
+            one.wire.send(b"message")
+            check_equal(one.wire.exactly(7), b"message", "echo")
+        start = time.monotonic()
+        check(one.wire.ends(), "it stays open")
+        self.within(SMALL["upgraded_idle"], start, "the end")
 
     @test
     def a_kept_connection_ends_when_it_is_idle(self):
