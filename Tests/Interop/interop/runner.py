@@ -59,6 +59,8 @@ class Expired(Exception):
 class Report:
     def __init__(self):
         self.passed = self.failed = self.skipped = 0
+        # What failed: the name and the text that was shown with it, told again behind the last suite.
+        self.problems = []
 
     def line(self, name, outcome, seconds=None, note=""):
         duration = "" if seconds is None else f"{seconds:7.2f} s"
@@ -69,6 +71,19 @@ class Report:
             self.failed += 1
         else:
             self.skipped += 1
+
+    def problem(self, name, problem, lab):
+        """Shows why a test failed and the last lines of the processes that stood around it."""
+        lines = [f"    {line[:1000]}" for line in problem.splitlines()[:40]]
+        lines += [text for process in lab.processes[-4:] if (text := process.last_lines())]
+        text = "\n".join(lines)
+        print(text, flush=True)
+        self.problems.append((name, text))
+
+    def end(self):
+        for name, text in self.problems:
+            print(f"\nFAILED {name}\n{text}")
+        print(f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped", flush=True)
 
 
 def limited(action, timeout):
@@ -94,16 +109,6 @@ def limited(action, timeout):
     return time.monotonic() - start, problem
 
 
-def show(problem, lab):
-    for line in problem.splitlines()[:40]:
-        print(f"    {line[:1000]}")
-    for process in lab.processes[-4:]:
-        lines = process.last_lines()
-        if lines:
-            print(lines)
-    sys.stdout.flush()
-
-
 def run_suite(name, wanted, program, report):
     cls = importlib.import_module(f"suites.{name}").SUITE
     tests = [test for test in cls.test_names() if wanted(f"{name}.{test}")]
@@ -127,7 +132,7 @@ def run_suite(name, wanted, program, report):
         seconds, problem = limited(suite.set_up, cls.timeout)
         if problem:
             report.line(f"{name} (set-up)", "FAILED", seconds)
-            show(problem, lab)
+            report.problem(f"{name} (set-up)", problem, lab)
             for test in tests:
                 report.line(f"{name}.{test}", "skipped", note="the set-up failed")
             return
@@ -139,7 +144,7 @@ def run_suite(name, wanted, program, report):
                 problem = (problem or "") + f"\n{process.name} ended by itself with code {process.child.returncode}"
             report.line(f"{name}.{test}", "FAILED" if problem else "ok", seconds)
             if problem:
-                show(problem.strip(), lab)
+                report.problem(f"{name}.{test}", problem.strip(), lab)
     finally:
         lab.close()
 
@@ -171,5 +176,5 @@ def main(arguments):
         return 130
     finally:
         program.close()
-    print(f"{report.passed} passed, {report.failed} failed, {report.skipped} skipped")
+    report.end()
     return 1 if report.failed or not report.passed else 0
