@@ -109,23 +109,17 @@ final class InterfaceLoop: @unchecked Sendable {
         let now = SystemEdges.now
         while let event = core.stack.pollEvent() {
             switch event {
-            // Nobody has heard of it yet.
-            case .accepted(_, let id): core.stack.abort(id, now: now)
             case .closed(let id, let reason): port(for: id)?.finish(TunnelError(reason))
             case .udpClosed(let id): datagramPort(for: id)?.finish(.aborted)
-            case .connected, .readable, .writable, .inputClosed, .inputReset, .urgent, .datagrams, .udpWritable, .udpError: break
+            case .accepted, .connected, .readable, .writable, .inputClosed, .inputReset, .urgent, .datagrams, .udpWritable, .udpError: break
             }
         }
         var ends = ports.compactMap { $0?.channel?.closeFuture }
         ends += closeDatagramPorts()
-        for (count, port) in ports.enumerated() {
-            // The stack's room for resets is bounded.
-            if count % Self.resetsAtOnce == 0 { transmit(now: now) }
-            guard let port, let id = port.id else { continue }
-            core.stack.abort(id, now: now)
-            port.finish(.interfaceClosed)
-        }
         transmit(now: now)
+        while core.stack.abortAll(atMost: Self.resetsAtOnce, now: now) { transmit(now: now) }
+        transmit(now: now)
+        for case let port? in ports where port.id != nil { port.finish(.interfaceClosed) }
         // The first loop speaks for all.
         if share.index == 0 { for capture in captures { capture.finish(.interfaceClosed) } }
         captures = []

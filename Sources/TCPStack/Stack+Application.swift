@@ -151,6 +151,29 @@ extension Stack {
         settle(index, now: now)
     }
 
+    /// Resets what a peer still waits for: connections, those too that a peer has only begun or whose last bytes it has not
+    /// acknowledged, and half-open ones. `.closed(_, .aborted)` follows for those that are known. What the application has closed and
+    /// the peer has whole is left alone, so that the peer can read it.
+    /// - Parameter limit: how many in one call; the queue that resets leave from is bounded.
+    /// - Returns: whether there are more.
+    public mutating func abortAll(atMost limit: Int, now: Instant) -> Bool {
+        var left = limit
+        for index in 0..<connections.slotCount where connections.isOccupied(index) {
+            let state = connections[index].state
+            guard !state.isTerminal, state != .finWait2 || !connections[index].flags.contains(.applicationClosed) else { continue }
+            guard left > 0 else { return true }
+            connections[index].abort(.aborted)
+            settle(index, now: now)
+            left -= 1
+        }
+        for index in 0..<synQueue.slotCount where synQueue.isOccupied(index) {
+            guard left > 0 else { return true }
+            resetHalfOpen(index, now: now)
+            left -= 1
+        }
+        return false
+    }
+
     /// Resets the connection once the peer has acknowledged everything that was written, so that the reset does not overtake it; nothing
     /// can be written any more, reading goes on. `.closed(_, .aborted)` follows. A peer that takes nothing may let it wait for ever: see
     /// `unacknowledgedBytes`.

@@ -177,8 +177,10 @@ import WGUserspace
         try await pair.shutdown()
     }
 
-    @Test("closing the interface ends its connections and leaves nothing behind")
-    func closing() async throws {
+    @Test(
+        "closing the interface ends its connections, the one too whose last ACK it has not seen, and leaves nothing behind",
+        .timeLimit(.minutes(1)), arguments: 1...8)
+    func closing(attempt: Int) async throws {
         let pair = try await InterfacePair()
         _ = try await pair.agent.listen(port: 80) { channel in
             channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(EchoHandler()) }

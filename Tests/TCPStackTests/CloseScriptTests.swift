@@ -49,6 +49,54 @@ import Testing
         #expect(script.stack.tableEntries == 0)
     }
 
+    @Test("when all is reset, so is what a peer has only begun, and what it has not acknowledged; what it has whole is left to be read")
+    func abortAll() throws {
+        let script = TCPScript()
+        _ = try script.stack.listen(address: nil, port: 80, backlog: 8)
+        let port = script.remotePort
+        func connection(_ offset: UInt16) throws -> ConnectionID {
+            script.remotePort = port + offset
+            script.forgetISS()
+            return try #require(script.establish())
+        }
+        let open = try connection(1)
+        let lingering = try connection(2)
+        #expect(script.write(lingering, [1, 2, 3]) == 3)
+        script.stack.close(lingering, now: script.now)
+        _ = script.all()
+        let whole = try connection(3)
+        script.stack.close(whole, now: script.now)
+        _ = script.all()
+        script.send(.ack, seq: 1001, ack: 5002)
+        for offset: UInt16 in [4, 5] {
+            script.remotePort = port + offset
+            script.send(.syn, seq: 1000)
+        }
+        _ = script.all()
+        // Established, but nobody has been told.
+        script.remotePort = port + 6
+        script.forgetISS()
+        script.send(.syn, seq: 1000)
+        _ = script.all()
+        script.send(.ack, seq: 1001, ack: 5001)
+        #expect((script.stack.counts.connections, script.stack.counts.halfOpen) == (4, 2))
+
+        var reset: [[UInt16]] = []
+        while true {
+            let more = script.stack.abortAll(atMost: 2, now: script.now)
+            let segments = script.all()
+            #expect(segments.allSatisfy { $0.flags.contains(.rst) })
+            reset.append(segments.map(\.destinationPort))
+            if !more { break }
+        }
+        #expect(reset.map(\.count) == [2, 2, 1])
+        #expect(reset.joined().sorted() == [1, 2, 4, 5, 6].map { port + $0 })
+        let events = script.events()
+        #expect(events.contains(.closed(open, .aborted)) && events.contains(.closed(lingering, .aborted)))
+        #expect((script.stack.counts.connections, script.stack.counts.halfOpen) == (1, 0))
+        #expect(script.isAlive(whole))
+    }
+
     private func timeWait() throws -> TCPScript {
         let script = TCPScript()
         let id = try #require(script.establish())
