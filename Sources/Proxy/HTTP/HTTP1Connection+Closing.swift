@@ -24,6 +24,13 @@ extension HTTP1Connection {
         flush()
         guard let context, !isOutputClosing else { return }
         isOutputClosing = true
+        guard isInputClosed else { return sendFIN() }
+        // NIO would close the whole channel, without what waits in it.
+        DrainWatch.start(context.channel, clock: loop.clock, stall: service.limits.bodyIdle) { [weak self] in self?.sendFIN() }
+    }
+
+    private func sendFIN() {
+        guard let context else { return }
         let promise = context.eventLoop.makePromise(of: Void.self)
         promise.futureResult.assumeIsolated().whenComplete { [weak self] result in
             switch result {

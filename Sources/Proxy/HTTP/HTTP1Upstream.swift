@@ -104,7 +104,10 @@ final class HTTP1Upstream: ChannelDuplexHandler, RemovableChannelHandler, Upstre
             guard !isOutputClosed else { return }
             isOutputClosed = true
             context.flush()
-            context.close(mode: .output, promise: nil)
+            guard isInputClosed else { return context.close(mode: .output, promise: nil) }
+            // NIO would close the whole channel, without what waits in it.
+            let channel = context.channel
+            DrainWatch.start(channel, clock: pool.clock, stall: limits.bodyIdle) { channel.close(mode: .output, promise: nil) }
         case .idle, .finishing, .closed: break
         }
     }

@@ -121,6 +121,28 @@ import Testing
         }
     }
 
+    @Test("what a service says when the client of an upgraded connection has said all comes whole, however slowly it is read")
+    func halfClosedRelay() async throws {
+        let count = 20_000_000
+        let (_, port) = try await net.serve {
+            try $0.pipeline.syncOperations.addHandler(UpgradingEcho(farewell: ByteBuffer(repeating: 0x63, count: count)))
+        }
+        let gateway = try await net.gateway(to: port)
+        try await net.client(gateway.port).executeThenClose { inbound, outbound in
+            var reader = ByteReader(inbound)
+            try await outbound.write(ByteBuffer(string: UpgradeTests.handshake))
+            #expect(try await reader.read(through: "\r\n\r\n").hasPrefix("HTTP/1.1 101 "))
+            outbound.finish()
+            var read = 0
+            while let bytes = try await reader.iterator.next() {
+                read += bytes.readableBytes
+                // The pace is what is tested: what the gateway has written waits in it.
+                try await net.loop.scheduleTask(in: .milliseconds(1)) {}.futureResult.get()
+            }
+            #expect(read == count)
+        }
+    }
+
     @Test("HTTPS: served by name, 421 for another tunnel's name")
     func tls() async throws {
         let (port, _) = try await origin()
@@ -317,6 +339,10 @@ private final class UpgradingEcho: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
     private var head: String? = ""
+    /// What it says when the client has said all.
+    private let farewell: ByteBuffer
+
+    init(farewell: ByteBuffer = ByteBuffer()) { self.farewell = farewell }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         let bytes = unwrapInboundIn(data)
@@ -331,6 +357,9 @@ private final class UpgradingEcho: ChannelInboundHandler {
     }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-        if event as? ChannelEvent == .inputClosed { context.close(mode: .output, promise: nil) }
+        guard event as? ChannelEvent == .inputClosed else { return }
+        // Behind the echo: NIO would close the channel without it.
+        let channel = context.channel
+        context.writeAndFlush(wrapOutboundOut(farewell)).whenComplete { _ in channel.close(mode: .output, promise: nil) }
     }
 }
