@@ -53,15 +53,17 @@ import Testing
         let context = try TestCertificate.clientContext()
         let ended = net.loop.makePromise(of: String.self)
         let recorder = EndRecorder(ended)
-        let client = try await ClientBootstrap(group: net.loop).connect(host: "127.0.0.1", port: Int(gateway.port)) { channel in
+        // On its loop, at once: the gateway does not wait for ever.
+        try await ClientBootstrap(group: net.loop).channelInitializer { channel in
             channel.eventLoop.makeCompletedFuture {
                 let operations = channel.pipeline.syncOperations
                 if tls { try operations.addHandler(NIOSSLClientHandler(context: context, serverHostname: "app.example.com")) }
                 try operations.addHandler(recorder)
-                return channel
             }
         }
-        try await client.writeAndFlush(ByteBuffer(string: "GET / HTTP/\(version)\r\nHost: app.example.com\r\n\r\n"))
+        .connect(host: "127.0.0.1", port: Int(gateway.port))
+        .flatMap { $0.writeAndFlush(ByteBuffer(string: "GET / HTTP/\(version)\r\nHost: app.example.com\r\n\r\n")) }
+        .get()
         try await meanwhile(gateway, recorder)
         let seen = try await ended.futureResult.get()
         return String(seen[(seen.ranges(of: "\r\n\r\n").first?.upperBound ?? seen.startIndex)...])

@@ -37,7 +37,9 @@ import Testing
     func pipes() async throws {
         let path = pipe("pipe")
         let text = String(repeating: "0123456789", count: 20_000)
-        async let written: Void = NIOThreadPool.singleton.runIfActive {
+        // Both begin now, whatever else waits for the threads of tasks: the reader is not patient for ever.
+        let loop = MultiThreadedEventLoopGroup.singleton.next()
+        let written = NIOThreadPool.singleton.runIfActive(eventLoop: loop) {
             let writer = open(path, O_WRONLY | O_CLOEXEC)
             var bytes = Array(text.utf8)[...]
             while !bytes.isEmpty {
@@ -47,8 +49,8 @@ import Testing
             }
             close(writer)
         }
-        let contents = try await NIOThreadPool.singleton.runIfActive { try SystemFiles.read(path) }
-        try await written
+        let contents = try await NIOThreadPool.singleton.runIfActive(eventLoop: loop) { try SystemFiles.read(path) }.get()
+        try await written.get()
         #expect(contents.bytes == Array(text.utf8))
         #expect(!contents.isWorldReadable)
 
