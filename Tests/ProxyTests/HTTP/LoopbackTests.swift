@@ -243,9 +243,8 @@ import Testing
 
     @Test("a target that does not listen is 502")
     func refused() async throws {
-        let (channel, port) = try await net.serve { _ in }
-        try await channel.close()
-        let gateway = try await net.gateway(to: port)
+        // A port that was given back could be anybody's by now, even the gateway's.
+        let gateway = try await net.gateway(to: 1)
         try await net.client(gateway.port).executeThenClose { inbound, outbound in
             var reader = ByteReader(inbound)
             try await outbound.write(get("/"))
